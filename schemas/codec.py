@@ -1,0 +1,130 @@
+"""Bytes to commands and replies and back: JSON by default, MessagePack by content type."""
+
+from typing import Final, Protocol, TypeVar
+
+import msgspec
+
+from schemas.commands import SCHEMA_VERSION, AppendCommand
+from schemas.problems import Problem
+from schemas.replies import RejectionCode, Reply
+from schemas.types import CommandId
+
+JSON: Final = "application/json"
+MSGPACK: Final = "application/msgpack"
+
+_CANONICAL: Final = {
+    "": JSON,
+    JSON: JSON,
+    "text/json": JSON,
+    MSGPACK: MSGPACK,
+    "application/x-msgpack": MSGPACK,
+    "application/vnd.msgpack": MSGPACK,
+}
+
+_T_co = TypeVar("_T_co", covariant=True)
+
+
+class _Decoder(Protocol[_T_co]):
+    def decode(self, body: bytes, /) -> _T_co: ...
+
+
+class _Encoder(Protocol):
+    def encode(self, value: object, /) -> bytes: ...
+
+
+class _Envelope(msgspec.Struct, rename="camel"):
+    """What can be told of a command that does not decode. Tolerant on purpose."""
+
+    schema_version: object = SCHEMA_VERSION
+    command_id: object = None
+
+
+# One encoder and decoder of each kind for the process: building them is what costs.
+_ENCODERS: Final[dict[str, _Encoder]] = {JSON: msgspec.json.Encoder(), MSGPACK: msgspec.msgpack.Encoder()}
+_COMMANDS: Final[dict[str, _Decoder[AppendCommand]]] = {
+    JSON: msgspec.json.Decoder(AppendCommand),
+    MSGPACK: msgspec.msgpack.Decoder(AppendCommand),
+}
+_REPLIES: Final[dict[str, _Decoder[Reply]]] = {
+    JSON: msgspec.json.Decoder(Reply),
+    MSGPACK: msgspec.msgpack.Decoder(Reply),
+}
+_ENVELOPES: Final[dict[str, _Decoder[_Envelope]]] = {
+    JSON: msgspec.json.Decoder(_Envelope),
+    MSGPACK: msgspec.msgpack.Decoder(_Envelope),
+}
+
+
+class CommandDecodeError(ValueError):
+    """The body is not a command of this version.
+
+    `code` and `problem` make the rejection; `command_id` is what could still be read of the sender's id.
+    """
+
+    def __init__(self, code: RejectionCode, problem: Problem, command_id: CommandId | None = None) -> None:
+        super().__init__(str(problem))
+        self.code = code
+        self.problem = problem
+        self.command_id = command_id
+
+
+def canonical_content_type(content_type: str | None) -> str | None:
+    """`JSON` or `MSGPACK` for the names that they go by (parameters ignored), None for any other type."""
+    name = (content_type or "").partition(";")[0].strip().lower()
+    return JSON if name.endswith("+json") else _CANONICAL.get(name)
+
+
+def decode_command(body: bytes, content_type: str | None = None) -> AppendCommand:
+    """Read a command. Raises CommandDecodeError that names the field, what is wrong and what to change."""
+    kind = canonical_content_type(content_type)
+    if kind is None:
+        problem = Problem("contentType", f"{content_type!r} is not supported", f"use {JSON} or {MSGPACK}")
+        raise CommandDecodeError(RejectionCode.UNSUPPORTED_CONTENT_TYPE, problem)
+    try:
+        return _COMMANDS[kind].decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _explained(body, kind, error) from error
+
+
+def encode_command(command: AppendCommand, content_type: str = JSON) -> bytes:
+    """Write a command as JSON or MessagePack. Raises ValueError for another content type."""
+    return _ENCODERS[_supported(content_type)].encode(command)
+
+
+def encode_reply(reply: Reply, content_type: str = JSON) -> bytes:
+    """Write a reply as JSON or MessagePack: the same bytes for the same reply. ValueError for another type."""
+    return _ENCODERS[_supported(content_type)].encode(reply)
+
+
+def decode_reply(body: bytes, content_type: str | None = None) -> Reply:
+    """Read a reply. Raises ValueError (msgspec.DecodeError is one) for what is not a reply."""
+    return _REPLIES[_supported(content_type)].decode(body)
+
+
+def _supported(content_type: str | None) -> str:
+    kind = canonical_content_type(content_type)
+    if kind is None:
+        raise ValueError(f"content type {content_type!r} is not supported; use {JSON} or {MSGPACK}")
+    return kind
+
+
+def _explained(body: bytes, kind: str, error: Exception) -> CommandDecodeError:
+    """Say why a body did not decode; a version that is not ours goes first, since it explains unknown fields."""
+    try:
+        envelope = _ENVELOPES[kind].decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        envelope = _Envelope()
+    command_id = CommandId(envelope.command_id) if isinstance(envelope.command_id, str) else None
+    if envelope.schema_version != SCHEMA_VERSION or isinstance(envelope.schema_version, bool):
+        problem = Problem(
+            "schemaVersion",
+            f"is {str(envelope.schema_version)[:40]}",
+            f"send version {SCHEMA_VERSION} or run a newer worker",
+        )
+        return CommandDecodeError(RejectionCode.UNKNOWN_VERSION, problem, command_id)
+    text, _, path = str(error).partition(" - at `")
+    field = path.rstrip("`").removeprefix("$").removeprefix(".") or "body"
+    remedy = "see the AppendCommand schema; unknown fields are errors"
+    return CommandDecodeError(
+        RejectionCode.UNDECODABLE, Problem(field, text or "is not readable", remedy), command_id
+    )

@@ -1,0 +1,57 @@
+"""What a producer asks for: an append command and the events in it.
+
+Decoding is strict: an unknown field is an error, so that a misspelt option cannot be lost in silence. Whether a
+well-formed command also makes sense is for `schemas.guards` to say.
+"""
+
+from typing import Any, Final, Literal
+
+import msgspec
+
+from schemas.keys import BrookKey
+from schemas.types import CommandId
+
+SCHEMA_VERSION: Final = 1
+
+Expected = Literal["any", "empty", "exists"] | int
+"""The head that the producer believes in: whatever it is, none yet, some event, or exactly this position.
+
+-1 means the same as `empty`.
+"""
+
+
+class NewEvent(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True
+):
+    """One event to append.
+
+    `data` is opaque: base64 text in JSON, binary in MessagePack. `time` is an RFC 3339 date-time with offset, kept
+    as it was written; without it the time at which the broker took the command is stored. `metadata` is a JSON
+    object.
+    """
+
+    event_id: str
+    event_type: str
+    data: bytes
+    data_content_type: str | None = None
+    source: str | None = None
+    time: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class AppendCommand(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True
+):
+    """Append `events` to `brook`, in order, all or none, if its head is as `expected`.
+
+    A command id takes effect at most once. A command sent again under its id is answered as the first time; the
+    same id with another content is rejected.
+    """
+
+    command_id: CommandId
+    brook: BrookKey
+    expected: Expected
+    events: tuple[NewEvent, ...]
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    schema_version: Literal[1] = 1

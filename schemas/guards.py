@@ -1,0 +1,163 @@
+"""Whether a well-formed command makes sense. Each finding says the field, what is wrong and what to change."""
+
+import math
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from schemas.commands import AppendCommand, NewEvent
+from schemas.problems import Problem, has_control_characters, is_encodable
+from schemas.replies import Rejected, RejectionCode, rejected
+from schemas.types import EMPTY, MESSAGE_ID_LENGTH_MAX, POSITION_MAX
+
+_PROBLEMS_MAX: Final = 10
+_INTEGER_MAX: Final = 2**53 - 1
+_RFC_3339: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+
+
+class Guards(msgspec.Struct, frozen=True, kw_only=True):
+    """What is checked beyond the shape of a command.
+
+    `event_ids` rejects empty event ids and ids repeated within a command. `events_max` bounds one command,
+    `metadata_depth_max` the nesting of its metadata.
+    """
+
+    event_ids: bool = True
+    events_max: int = 100_000
+    metadata_depth_max: int = 16
+
+
+def check_command(command: AppendCommand, guards: Guards) -> Rejected | None:
+    """Tell why `command` can never take effect, or None when nothing speaks against it.
+
+    At most ten problems of the first kind found are listed.
+    """
+    for code, problems in _checks(command, guards):
+        if found := tuple(problem for problem, _ in zip(problems, range(_PROBLEMS_MAX), strict=False)):
+            return rejected(command.command_id, code, *found)
+    return None
+
+
+def _checks(command: AppendCommand, guards: Guards) -> Iterator[tuple[RejectionCode, Iterator[Problem]]]:
+    """The checks in the order in which they are told, each lazily."""
+    yield RejectionCode.INVALID_COMMAND_ID, _command_id(command)
+    yield RejectionCode.INVALID_BROOK_KEY, iter(command.brook.problems())
+    yield RejectionCode.INVALID_EXPECTED, _expected(command)
+    yield RejectionCode.NO_EVENTS, _no_events(command)
+    yield RejectionCode.TOO_MANY_EVENTS, _too_many(command, guards)
+    yield RejectionCode.INVALID_EVENT, _events(command, guards)
+
+
+def _command_id(command: AppendCommand) -> Iterator[Problem]:
+    for field, text in (
+        ("commandId", command.command_id),
+        ("correlationId", command.correlation_id),
+        ("causationId", command.causation_id),
+    ):
+        if text is None:
+            continue
+        if field == "commandId" and not text:
+            yield Problem(field, "is empty", "give each command an id of its own, say a UUID")
+        elif not is_encodable(text) or has_control_characters(text):
+            yield Problem(
+                field, "contains a control character or a lone surrogate", "use printable characters"
+            )
+        elif len(text.encode("utf-16-le")) // 2 > MESSAGE_ID_LENGTH_MAX:
+            yield Problem(field, f"is {len(text)} characters long", f"use at most {MESSAGE_ID_LENGTH_MAX}")
+
+
+def _expected(command: AppendCommand) -> Iterator[Problem]:
+    expected = command.expected
+    if isinstance(expected, int) and not EMPTY <= expected <= POSITION_MAX:
+        yield Problem(
+            "expected", f"is {expected}", f"give a position between {EMPTY} (empty) and {POSITION_MAX}"
+        )
+
+
+def _no_events(command: AppendCommand) -> Iterator[Problem]:
+    if not command.events:
+        yield Problem("events", "is empty", "send at least one event")
+
+
+def _too_many(command: AppendCommand, guards: Guards) -> Iterator[Problem]:
+    if len(command.events) > guards.events_max:
+        limit = f"send at most {guards.events_max:,} in a command"
+        yield Problem("events", f"holds {len(command.events):,} events", limit)
+
+
+def _events(command: AppendCommand, guards: Guards) -> Iterator[Problem]:
+    seen: dict[str, int] = {}
+    for index, event in enumerate(command.events):
+        field = f"events[{index}]"
+        if guards.event_ids:
+            if not event.event_id:
+                yield Problem(f"{field}.eventId", "is empty", "give each event an id of its own")
+            elif (first := seen.setdefault(event.event_id, index)) != index:
+                yield Problem(
+                    f"{field}.eventId", f"repeats that of events[{first}]", "give each event its own id"
+                )
+        if not event.event_type:
+            yield Problem(f"{field}.eventType", "is empty", "name the kind of event")
+        yield from _texts(field, event)
+        if event.time is not None and not _is_time(event.time):
+            yield Problem(
+                f"{field}.time", "is not an RFC 3339 date-time with offset", "write 2026-01-31T12:00:00Z"
+            )
+        if event.metadata:
+            yield from _json_value(f"{field}.metadata", event.metadata, guards.metadata_depth_max)
+
+
+def _texts(field: str, event: NewEvent) -> Iterator[Problem]:
+    for name, text in (
+        ("eventId", event.event_id),
+        ("eventType", event.event_type),
+        ("source", event.source),
+        ("dataContentType", event.data_content_type),
+    ):
+        if text is not None and not is_encodable(text):
+            yield Problem(f"{field}.{name}", "contains a lone surrogate", "send well-formed Unicode")
+
+
+def _is_time(text: str) -> bool:
+    """Accept RFC 3339 with any number of fraction digits (.NET writes seven) and a day that exists."""
+    if _RFC_3339.fullmatch(text) is None:
+        return False
+    try:
+        datetime.fromisoformat(text[:19])
+    except ValueError:
+        return False
+    return True
+
+
+def _json_value(field: str, value: Any, depth: int) -> Iterator[Problem]:
+    """Find what JSON documents in Cosmos DB cannot hold exactly; MessagePack can carry more than that."""
+    match value:
+        case None | bool():
+            return
+        case str():
+            if not is_encodable(value):
+                yield Problem(field, "contains a lone surrogate", "send well-formed Unicode")
+        case int():
+            if abs(value) > _INTEGER_MAX:
+                yield Problem(field, "is beyond 2^53 - 1 and would lose digits", "send it as a string")
+        case float():
+            if not math.isfinite(value):
+                yield Problem(field, "is not finite", "send a finite number or null")
+        case dict() | list() if depth <= 0:
+            yield Problem(field, "is nested too deeply", "flatten the metadata")
+        case dict():
+            for key, inner in value.items():
+                if isinstance(key, str) and is_encodable(key):
+                    yield from _json_value(f"{field}.{key}", inner, depth - 1)
+                else:
+                    yield Problem(field, "has a key that is not well-formed text", "use strings as keys")
+        case list():
+            for index, inner in enumerate(value):
+                yield from _json_value(f"{field}[{index}]", inner, depth - 1)
+        case _:
+            yield Problem(field, f"is a {type(value).__name__}", "send JSON values only")
