@@ -1,0 +1,1 @@
+"""The producer's and reader's side: send a command and await its reply; read a brook."""

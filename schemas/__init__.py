@@ -1,0 +1,1 @@
+"""What producers and consumers share with the worker: commands, replies, brook keys and their codec."""

@@ -125,6 +125,4 @@ def _explained(body: bytes, kind: str, error: Exception) -> CommandDecodeError:
     text, _, path = str(error).partition(" - at `")
     field = path.rstrip("`").removeprefix("$").removeprefix(".") or "body"
     remedy = "see the AppendCommand schema; unknown fields are errors"
-    return CommandDecodeError(
-        RejectionCode.UNDECODABLE, Problem(field, text or "is not readable", remedy), command_id
-    )
+    return CommandDecodeError(RejectionCode.UNDECODABLE, Problem(field, text or "is not readable", remedy), command_id)

@@ -64,9 +64,7 @@ def _command_id(command: AppendCommand) -> Iterator[Problem]:
         if field == "commandId" and not text:
             yield Problem(field, "is empty", "give each command an id of its own, say a UUID")
         elif not is_encodable(text) or has_control_characters(text):
-            yield Problem(
-                field, "contains a control character or a lone surrogate", "use printable characters"
-            )
+            yield Problem(field, "contains a control character or a lone surrogate", "use printable characters")
         elif len(text.encode("utf-16-le")) // 2 > MESSAGE_ID_LENGTH_MAX:
             yield Problem(field, f"is {len(text)} characters long", f"use at most {MESSAGE_ID_LENGTH_MAX}")
 
@@ -74,9 +72,7 @@ def _command_id(command: AppendCommand) -> Iterator[Problem]:
 def _expected(command: AppendCommand) -> Iterator[Problem]:
     expected = command.expected
     if isinstance(expected, int) and not EMPTY <= expected <= POSITION_MAX:
-        yield Problem(
-            "expected", f"is {expected}", f"give a position between {EMPTY} (empty) and {POSITION_MAX}"
-        )
+        yield Problem("expected", f"is {expected}", f"give a position between {EMPTY} (empty) and {POSITION_MAX}")
 
 
 def _no_events(command: AppendCommand) -> Iterator[Problem]:
@@ -98,16 +94,12 @@ def _events(command: AppendCommand, guards: Guards) -> Iterator[Problem]:
             if not event.event_id:
                 yield Problem(f"{field}.eventId", "is empty", "give each event an id of its own")
             elif (first := seen.setdefault(event.event_id, index)) != index:
-                yield Problem(
-                    f"{field}.eventId", f"repeats that of events[{first}]", "give each event its own id"
-                )
+                yield Problem(f"{field}.eventId", f"repeats that of events[{first}]", "give each event its own id")
         if not event.event_type:
             yield Problem(f"{field}.eventType", "is empty", "name the kind of event")
         yield from _texts(field, event)
         if event.time is not None and not _is_time(event.time):
-            yield Problem(
-                f"{field}.time", "is not an RFC 3339 date-time with offset", "write 2026-01-31T12:00:00Z"
-            )
+            yield Problem(f"{field}.time", "is not an RFC 3339 date-time with offset", "write 2026-01-31T12:00:00Z")
         if event.metadata:
             yield from _json_value(f"{field}.metadata", event.metadata, guards.metadata_depth_max)
 
@@ -136,28 +128,30 @@ def _is_time(text: str) -> bool:
 
 def _json_value(field: str, value: Any, depth: int) -> Iterator[Problem]:
     """Find what JSON documents in Cosmos DB cannot hold exactly; MessagePack can carry more than that."""
-    match value:
-        case None | bool():
-            return
-        case str():
-            if not is_encodable(value):
-                yield Problem(field, "contains a lone surrogate", "send well-formed Unicode")
-        case int():
-            if abs(value) > _INTEGER_MAX:
-                yield Problem(field, "is beyond 2^53 - 1 and would lose digits", "send it as a string")
-        case float():
-            if not math.isfinite(value):
-                yield Problem(field, "is not finite", "send a finite number or null")
-        case dict() | list() if depth <= 0:
-            yield Problem(field, "is nested too deeply", "flatten the metadata")
-        case dict():
-            for key, inner in value.items():
-                if isinstance(key, str) and is_encodable(key):
-                    yield from _json_value(f"{field}.{key}", inner, depth - 1)
-                else:
-                    yield Problem(field, "has a key that is not well-formed text", "use strings as keys")
-        case list():
-            for index, inner in enumerate(value):
-                yield from _json_value(f"{field}[{index}]", inner, depth - 1)
-        case _:
-            yield Problem(field, f"is a {type(value).__name__}", "send JSON values only")
+    if isinstance(value, dict | list):
+        yield from _json_container(field, value, depth)
+    elif isinstance(value, str):
+        if not is_encodable(value):
+            yield Problem(field, "contains a lone surrogate", "send well-formed Unicode")
+    elif isinstance(value, int):  # a bool is one, and never too large
+        if abs(value) > _INTEGER_MAX:
+            yield Problem(field, "is beyond 2^53 - 1 and would lose digits", "send it as a string")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            yield Problem(field, "is not finite", "send a finite number or null")
+    elif value is not None:
+        yield Problem(field, f"is a {type(value).__name__}", "send JSON values only")
+
+
+def _json_container(field: str, value: dict[Any, Any] | list[Any], depth: int) -> Iterator[Problem]:
+    if depth <= 0:
+        yield Problem(field, "is nested too deeply", "flatten the metadata")
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _json_value(f"{field}[{index}]", inner, depth - 1)
+    else:
+        for key, inner in value.items():
+            if isinstance(key, str) and is_encodable(key):
+                yield from _json_value(f"{field}.{key}", inner, depth - 1)
+            else:
+                yield Problem(field, "has a key that is not well-formed text", "use strings as keys")

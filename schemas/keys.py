@@ -49,9 +49,7 @@ class BrookKey(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
         """Read `name|entityId` or raise InvalidBrookKeyError."""
         name, separator, entity_id = text.partition(SEPARATOR)
         if not separator:
-            raise InvalidBrookKeyError(
-                f"brook: no {SEPARATOR!r} in {text!r}; write it as name{SEPARATOR}entityId"
-            )
+            raise InvalidBrookKeyError(f"brook: no {SEPARATOR!r} in {text!r}; write it as name{SEPARATOR}entityId")
         return cls.checked(name, entity_id)
 
     def problems(self, field: str = "brook") -> tuple[Problem, ...]:
@@ -61,14 +59,10 @@ class BrookKey(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
             if not text:
                 found.append(Problem(part, "is empty", "give at least one character"))
             elif SEPARATOR in text:
-                found.append(
-                    Problem(part, f"contains {SEPARATOR!r}", "leave it out: it separates the two parts")
-                )
+                found.append(Problem(part, f"contains {SEPARATOR!r}", "leave it out: it separates the two parts"))
             elif has_control_characters(text) or not is_encodable(text):
                 found.append(
-                    Problem(
-                        part, "contains a control character or a lone surrogate", "use printable characters"
-                    )
+                    Problem(part, "contains a control character or a lone surrogate", "use printable characters")
                 )
         if not found:
             size = len(self.name.encode()) + len(self.entity_id.encode())

@@ -30,9 +30,7 @@ class RejectionCode(StrEnum):
     CONTRADICTION = "contradiction"
 
 
-class Appended(
-    msgspec.Struct, frozen=True, kw_only=True, tag_field="outcome", tag="appended", rename="camel"
-):
+class Appended(msgspec.Struct, frozen=True, kw_only=True, tag_field="outcome", tag="appended", rename="camel"):
     """The events of the command are in the brook, from `first_position` to `last_position`."""
 
     command_id: CommandId
@@ -53,9 +51,7 @@ class ConcurrencyConflict(
     actual: Position
 
 
-class Rejected(
-    msgspec.Struct, frozen=True, kw_only=True, tag_field="outcome", tag="rejected", rename="camel"
-):
+class Rejected(msgspec.Struct, frozen=True, kw_only=True, tag_field="outcome", tag="rejected", rename="camel"):
     """The command can never take effect as it is. `message` says what to change; `details` gives each problem.
 
     `command_id` is None where the command could not be decoded.

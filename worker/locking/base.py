@@ -15,9 +15,7 @@ class LeaseTimeoutError(LeaseError):
     """Somebody else held the lease for all of the time that we were willing to wait."""
 
     def __init__(self, key: str, *, waited_s: float, attempts: int) -> None:
-        super().__init__(
-            key, f"lease {key!r} is held by another: waited {waited_s:.1f} s, {attempts} attempts"
-        )
+        super().__init__(key, f"lease {key!r} is held by another: waited {waited_s:.1f} s, {attempts} attempts")
         self.waited_s = waited_s
         self.attempts = attempts
 
