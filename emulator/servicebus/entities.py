@@ -19,6 +19,47 @@ _SUBSCRIPTION_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._\-]*[A-Za-z0-9])?")
 _RULE_NAME = re.compile(r"[A-Za-z0-9$](?:[A-Za-z0-9._\-$]*[A-Za-z0-9])?")
 
 
+def _check_name(kind: str, name: str, pattern: re.Pattern[str], length_max: int) -> None:
+    if not pattern.fullmatch(name) or len(name) > length_max:
+        raise ValueError(
+            f"{name!r} cannot name a {kind}; use at most {length_max} letters, digits, '.', '-' or '_', and begin"
+            " and end with a letter or digit"
+        )
+
+
+def _check_unique(kind: str, names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name.casefold() in seen:
+            raise ValueError(f"the {kind} name {name!r} is used twice (case does not count); rename one of them")
+        seen.add(name.casefold())
+
+
+def _check_receiving(lock_duration_s: float, max_delivery_count: int) -> None:
+    if not 0 < lock_duration_s <= LOCK_DURATION_MAX_S:
+        raise ValueError(
+            f"a lock duration of {lock_duration_s:g} s is out of range; choose more than 0 and at most"
+            f" {LOCK_DURATION_MAX_S:g} s (PT5M)"
+        )
+    if not 1 <= max_delivery_count <= MAX_DELIVERY_COUNT_MAX:
+        raise ValueError(
+            f"a max delivery count of {max_delivery_count} is out of range; choose 1 to {MAX_DELIVERY_COUNT_MAX}"
+        )
+
+
+def _check_sending(default_message_ttl_s: float | None, duplicate_detection_window_s: float) -> None:
+    if default_message_ttl_s is not None and default_message_ttl_s <= 0:
+        raise ValueError(
+            f"a message time to live of {default_message_ttl_s:g} s is out of range; choose more than 0, or leave"
+            " it out for messages that never expire"
+        )
+    if not 0 < duplicate_detection_window_s <= DUPLICATE_WINDOW_MAX_S:
+        raise ValueError(
+            f"a duplicate detection window of {duplicate_detection_window_s:g} s is out of range; choose more"
+            " than 0 and at most 7 days (P7D)"
+        )
+
+
 class TrueFilter(msgspec.Struct, frozen=True, tag="true"):
     """Takes every message."""
 
@@ -134,44 +175,3 @@ class ServiceBusConfig(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Refuse two entities of one name."""
         _check_unique("entity", [*(queue.name for queue in self.queues), *(topic.name for topic in self.topics)])
-
-
-def _check_name(kind: str, name: str, pattern: re.Pattern[str], length_max: int) -> None:
-    if not pattern.fullmatch(name) or len(name) > length_max:
-        raise ValueError(
-            f"{name!r} cannot name a {kind}; use at most {length_max} letters, digits, '.', '-' or '_', and begin"
-            " and end with a letter or digit"
-        )
-
-
-def _check_unique(kind: str, names: Iterable[str]) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name.casefold() in seen:
-            raise ValueError(f"the {kind} name {name!r} is used twice (case does not count); rename one of them")
-        seen.add(name.casefold())
-
-
-def _check_receiving(lock_duration_s: float, max_delivery_count: int) -> None:
-    if not 0 < lock_duration_s <= LOCK_DURATION_MAX_S:
-        raise ValueError(
-            f"a lock duration of {lock_duration_s:g} s is out of range; choose more than 0 and at most"
-            f" {LOCK_DURATION_MAX_S:g} s (PT5M)"
-        )
-    if not 1 <= max_delivery_count <= MAX_DELIVERY_COUNT_MAX:
-        raise ValueError(
-            f"a max delivery count of {max_delivery_count} is out of range; choose 1 to {MAX_DELIVERY_COUNT_MAX}"
-        )
-
-
-def _check_sending(default_message_ttl_s: float | None, duplicate_detection_window_s: float) -> None:
-    if default_message_ttl_s is not None and default_message_ttl_s <= 0:
-        raise ValueError(
-            f"a message time to live of {default_message_ttl_s:g} s is out of range; choose more than 0, or leave"
-            " it out for messages that never expire"
-        )
-    if not 0 < duplicate_detection_window_s <= DUPLICATE_WINDOW_MAX_S:
-        raise ValueError(
-            f"a duplicate detection window of {duplicate_detection_window_s:g} s is out of range; choose more"
-            " than 0 and at most 7 days (P7D)"
-        )
