@@ -1,0 +1,52 @@
+# Needs python3 (3.11 or newer) and make, nothing else. Everything is installed into .venv, which any target
+# makes on its first use and renews only when pyproject.toml or constraints.txt has changed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# More arguments for the tool behind the target, such as ARGS='-k keys' for `make test`.
+ARGS ?=
+
+SOURCES := schemas worker brook_client emulator
+SCRIPTS := $(wildcard examples bench)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint types format clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
+		printf '%-14s %s\n' "$$target" "$$text"; done
+
+install: $(STAMP) ## Make .venv and install everything into it
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$(PYTHON) must be Python 3.11 or newer, but is $$($(PYTHON) --version 2>&1 | tail -n 1);" \
+			"install one and run: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## Send real commands through the embedded services and the worker, and check every event
+	@$(BIN)/brook-worker demo $(ARGS)
+
+test: $(STAMP) ## Run all tests
+	@$(BIN)/pytest $(ARGS)
+
+lint: $(STAMP) ## Check style and formatting
+	@$(BIN)/ruff check $(SOURCES) $(SCRIPTS) tests
+	@$(BIN)/ruff format --check $(SOURCES) $(SCRIPTS) tests
+
+types: $(STAMP) ## Check types
+	@$(BIN)/mypy
+	@$(BIN)/mypy $(SCRIPTS) tests
+
+format: $(STAMP) ## Format the code and mend what can be mended
+	@$(BIN)/ruff check --fix $(SOURCES) $(SCRIPTS) tests
+	@$(BIN)/ruff format $(SOURCES) $(SCRIPTS) tests
+
+clean: ## Remove .venv, caches and what the demo left
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .demo build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
