@@ -1,0 +1,1 @@
+"""Where brooks are kept: the port, its Cosmos DB adapter and the in-memory reference."""

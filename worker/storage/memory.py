@@ -1,0 +1,146 @@
+"""The in-memory reference of the store: the contract with nothing around it. For tests and simulations."""
+
+import copy
+import itertools
+from collections.abc import AsyncIterator, Sequence
+
+from schemas.events import RecordedEvent
+from schemas.keys import BrookKey, partition_key
+from schemas.types import CommandId, Position
+from worker.protocol.documents import HEAD_ID, PENDING_ID, Document, encoded_bytes, read_event
+from worker.protocol.model import ETag, StoredHead
+from worker.protocol.writes import (
+    CREATE_BYTES,
+    REPLACE_HEAD_BYTES,
+    REQUEST_BYTES,
+    Create,
+    Delete,
+    Operation,
+    Replace,
+)
+from worker.storage import paging
+from worker.storage.base import (
+    PAGE_EVENTS_DEFAULT,
+    Diverged,
+    LoadedHead,
+    StoreRefusedError,
+    TooLarge,
+    WriteResult,
+    Written,
+)
+from worker.storage.heads import stored_head
+
+OPERATIONS_MAX = 100
+REQUEST_BYTES_MAX = 2 * 1024 * 1024
+
+
+class _Stored:
+    """A document and its state's name."""
+
+    def __init__(self, document: Document, etag: ETag) -> None:
+        self.document = document
+        self.etag = etag
+
+
+class MemoryBrookStore:
+    """Holds the documents of all brooks by partition and id. One process, no durability."""
+
+    def __init__(self) -> None:
+        self._partitions: dict[str, dict[str, _Stored]] = {}
+        self._etags = itertools.count(1)
+
+    async def load(self, key: BrookKey) -> LoadedHead:
+        """The head and whether a head-pending exists."""
+        documents = self._documents(key)
+        found = documents.get(HEAD_ID)
+        stored = stored_head(key, found.document, found.etag) if found else StoredHead(key=key)
+        return LoadedHead(stored=stored, pending_exists=PENDING_ID in documents)
+
+    async def write(self, key: BrookKey, operations: Sequence[Operation]) -> WriteResult:
+        """Carry out one conditional batch, whole or not at all."""
+        if not 1 <= len(operations) <= OPERATIONS_MAX:
+            raise StoreRefusedError(f"a batch holds 1 to {OPERATIONS_MAX} operations, not {len(operations)}")
+        if _request_bytes(operations) > REQUEST_BYTES_MAX:
+            return TooLarge()
+        changed = dict(self._documents(key))
+        etags: list[ETag | None] = []
+        for operation in operations:
+            if not _holds(operation, changed):
+                return Diverged()
+            etags.append(self._apply(operation, changed))
+        self._partitions[partition_key(key)] = changed
+        return Written(etags=tuple(etags))
+
+    async def find_command(self, key: BrookKey, command_id: CommandId) -> tuple[Position, Position] | None:
+        """First and last position of the committed events of a command."""
+        head = (await self.load(key)).stored.head.position
+        positions = [
+            stored.document["position"]
+            for stored in self._documents(key).values()
+            if stored.document.get("commandId") == command_id
+            and stored.document["type"] == "event"
+            and stored.document["position"] <= head
+        ]
+        return (min(positions), max(positions)) if positions else None
+
+    async def head_position(self, key: BrookKey) -> Position:
+        """The last committed position."""
+        return (await self.load(key)).stored.head.position
+
+    async def read_forward(
+        self, key: BrookKey, from_position: Position = Position(0), *, page_events: int = PAGE_EVENTS_DEFAULT
+    ) -> AsyncIterator[RecordedEvent]:
+        """Events from `from_position` up to the head, ascending."""
+        head = await self.head_position(key)
+        async for event in paging.forward(self._read_range, key, from_position, head, page_events):
+            yield event
+
+    async def read_backward(
+        self, key: BrookKey, from_position: Position | None = None, *, page_events: int = PAGE_EVENTS_DEFAULT
+    ) -> AsyncIterator[RecordedEvent]:
+        """Events from `from_position` (default: the head) down to 0, descending."""
+        head = await self.head_position(key)
+        last = head if from_position is None else Position(min(from_position, head))
+        async for event in paging.backward(self._read_range, key, last, page_events):
+            yield event
+
+    def documents(self, key: BrookKey) -> dict[str, Document]:
+        """A copy of a brook's documents by id, for checks."""
+        return {document_id: copy.deepcopy(stored.document) for document_id, stored in self._documents(key).items()}
+
+    async def _read_range(self, key: BrookKey, first: Position, last: Position) -> list[RecordedEvent]:
+        documents = self._documents(key)
+        found = (documents.get(str(position)) for position in range(first, last + 1))
+        return [read_event(key, stored.document) for stored in found if stored is not None]
+
+    def _documents(self, key: BrookKey) -> dict[str, _Stored]:
+        return self._partitions.get(partition_key(key), {})
+
+    def _apply(self, operation: Operation, documents: dict[str, _Stored]) -> ETag | None:
+        if isinstance(operation, Delete):
+            del documents[operation.document_id]
+            return None
+        etag = ETag(f'"{next(self._etags):08x}"')
+        documents[operation.document["id"]] = _Stored(copy.deepcopy(operation.document), etag)
+        return etag
+
+
+def _holds(operation: Operation, documents: dict[str, _Stored]) -> bool:
+    """Whether the operation's precondition holds on `documents`."""
+    match operation:
+        case Create(document):
+            return document["id"] not in documents
+        case Replace(document, if_match):
+            found = documents.get(document["id"])
+            return found is not None and found.etag == if_match
+        case Delete(document_id, if_match):
+            found = documents.get(document_id)
+            return found is not None and if_match in (None, found.etag)
+
+
+def _request_bytes(operations: Sequence[Operation]) -> int:
+    """The size of the request as the protocol counts it."""
+    return REQUEST_BYTES + sum(
+        CREATE_BYTES if isinstance(operation, Delete) else REPLACE_HEAD_BYTES + encoded_bytes(operation.document)
+        for operation in operations
+    )
