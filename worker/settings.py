@@ -1,0 +1,239 @@
+"""Every setting of the worker, in one frozen struct, each with its bounds and its line in docs/settings.md."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from worker.errors import SettingsError
+from worker.locking.options import LeaseOptions, renewal_problem
+from worker.redaction import Secret
+
+Entity = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,258}[A-Za-z0-9])?$", title="the name of a queue or topic")
+]
+CosmosName = Annotated[
+    str, Meta(pattern=r"^[^/\\?#\x00-\x1f]{0,254}[^/\\?# \x00-\x1f]$", title=r"1 to 255 characters without / \ ? #")
+]
+ContainerName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9](?:-?[a-z0-9]){2,62}$",
+        max_length=63,
+        title="3 to 63 of a-z, 0-9 and single hyphens between them",
+    ),
+]
+Endpoint = Annotated[
+    str, Meta(pattern=r"^https?://[^\s/@?#]+/?$", title="a URL such as https://ACCOUNT.documents.azure.com:443/")
+]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker runs with. Made by `worker.configuration.load_settings`.
+
+    Making one checks the settings against each other: SettingsError has a line for each that does not fit.
+    Connection strings and keys are `Secret`s, which never show themselves.
+    """
+
+    servicebus_connection_string: Annotated[
+        Secret, Meta(description="Connection string of the Service Bus namespace (no EntityPath).")
+    ]
+    command_queue: Annotated[Entity, Meta(description="Session queue that append commands come from.")] = (
+        "brook-commands"
+    )
+    reply_queue: Annotated[
+        Entity | None, Meta(description="Queue for replies. Empty, or not set while reply_topic is: none.")
+    ] = "brook-replies"
+    reply_topic: Annotated[Entity | None, Meta(description="Topic for replies, instead of reply_queue.")] = None
+    reply_entities_allowed: Annotated[
+        tuple[Entity, ...], Meta(description="Further queues and topics that a command may name as its reply address.")
+    ] = ()
+
+    cosmos_endpoint: Annotated[Endpoint, Meta(description="Endpoint of the Cosmos DB account.")]
+    cosmos_key: Annotated[Secret, Meta(description="Key of the Cosmos DB account.")]
+    cosmos_database: Annotated[CosmosName, Meta(description="Database of the brooks.")] = "brooks"
+    cosmos_container: Annotated[CosmosName, Meta(description="Container of the brooks.")] = "events"
+    cosmos_timeout_s: Annotated[
+        float, Meta(gt=0, le=65, description="How long one Cosmos DB request may stay unanswered.")
+    ] = 5.0
+    store_attempts_max: Annotated[int, Meta(ge=1, le=100, description="Attempts at one store operation.")] = 6
+    store_time_max_s: Annotated[
+        float, Meta(gt=0, le=300, description="Time for one store operation, all its attempts together.")
+    ] = 20.0
+
+    blob_connection_string: Annotated[
+        Secret, Meta(description="Connection string of the storage account that holds the leases.")
+    ]
+    lease_container: Annotated[ContainerName, Meta(description="Blob container of the leases.")] = "brook-leases"
+    lease_duration_s: Annotated[int, Meta(ge=15, le=60, description="How long a lease lasts unless it is renewed.")] = (
+        30
+    )
+    lease_renew_after_s: Annotated[
+        float, Meta(gt=0, le=50, description="Age at which a lease is renewed; at least 10 s before its end.")
+    ] = 10.0
+    lease_acquire_timeout_s: Annotated[
+        float, Meta(ge=0, le=300, description="How long to wait for a lease that another worker holds.")
+    ] = 15.0
+
+    auto_provision: Annotated[
+        bool, Meta(description="Make missing databases, containers and queues at start. Nothing is ever deleted.")
+    ] = False
+
+    max_concurrent_sessions: Annotated[
+        int, Meta(ge=1, le=2_000, description="Sessions worked on at once; each holds a connection.")
+    ] = 16
+    session_accept_wait_s: Annotated[
+        float, Meta(gt=0, le=60, description="How long one attempt to accept a session waits for one.")
+    ] = 5.0
+    session_idle_s: Annotated[
+        float, Meta(gt=0, le=60, description="A session without commands for this long is given back.")
+    ] = 1.0
+    session_pause_initial_s: Annotated[
+        float, Meta(gt=0, le=300, description="Pause after the store or the lease was first found unavailable.")
+    ] = 1.0
+    session_pause_max_s: Annotated[
+        float, Meta(gt=0, le=300, description="The longest such pause; each failure in a row doubles it.")
+    ] = 30.0
+
+    group_commands_max: Annotated[
+        int, Meta(ge=1, le=1_000, description="Commands of a session that are received and committed together.")
+    ] = 100
+    batch_operations_max: Annotated[
+        int, Meta(ge=2, le=100, description="Operations in one Cosmos DB batch; the service takes 100.")
+    ] = 100
+    batch_bytes_max: Annotated[
+        int, Meta(ge=10_000, le=2_000_000, description="Encoded size of one batch; the service takes 2 MB.")
+    ] = 1_800_000
+    event_bytes_max: Annotated[
+        int, Meta(ge=1_000, le=2_000_000, description="Encoded size of one event's document; the service takes 2 MB.")
+    ] = 2_000_000
+    events_max: Annotated[int, Meta(ge=1, le=1_000_000, description="Events in one command.")] = 100_000
+    recent_commands_max: Annotated[
+        int, Meta(ge=1, le=10_000, description="Command ids kept in the head to answer redeliveries from.")
+    ] = 128
+    event_id_guard: Annotated[
+        bool, Meta(description="Reject commands with an empty event id, or one that occurs twice in it.")
+    ] = True
+    replans_max: Annotated[
+        int, Meta(ge=1, le=1_000, description="How often a group is planned anew when the head has moved meanwhile.")
+    ] = 10
+
+    drain_grace_s: Annotated[
+        float, Meta(gt=0, le=600, description="Time to finish the groups in hand after SIGTERM or SIGINT.")
+    ] = 25.0
+    reply_send_timeout_s: Annotated[
+        float, Meta(gt=0, le=60, description="How long sending the replies of one group may take.")
+    ] = 10.0
+
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="Least level that is logged.")
+    ] = "info"
+    log_format: Annotated[
+        Literal["auto", "console", "json"], Meta(description="auto: console on a terminal, JSON lines otherwise.")
+    ] = "auto"
+
+    def __post_init__(self) -> None:
+        """Check the settings against each other."""
+        if problems := contradictions(self):
+            raise SettingsError(f"{name}: {text}" for name, text in problems)
+
+    def lease_options(self) -> LeaseOptions:
+        """What the lease adapters need to know."""
+        return LeaseOptions(
+            duration_s=self.lease_duration_s,
+            renew_after_s=self.lease_renew_after_s,
+            acquire_timeout_s=self.lease_acquire_timeout_s,
+        )
+
+    def secrets(self) -> tuple[Secret, ...]:
+        """All of them, for the log's redactor."""
+        return (self.servicebus_connection_string, self.cosmos_key, self.blob_connection_string)
+
+
+def contradictions(settings: Settings) -> tuple[tuple[str, str], ...]:
+    """Settings that do not fit each other: which one to change, and how."""
+    return tuple((name, text) for name, text in _checks(settings) if text is not None)
+
+
+def _checks(settings: Settings) -> tuple[tuple[str, str | None], ...]:
+    entities = (settings.reply_queue, settings.reply_topic, *settings.reply_entities_allowed)
+    lowered = [entity.lower() for entity in entities if entity is not None]
+    return (
+        ("servicebus_connection_string", _servicebus_problem(settings.servicebus_connection_string.reveal())),
+        ("cosmos_key", None if settings.cosmos_key.reveal().strip() else "is empty; give the account's key"),
+        ("blob_connection_string", _blob_problem(settings.blob_connection_string.reveal())),
+        ("reply_topic", _reply_problem(settings)),
+        (
+            "command_queue",
+            f"is {settings.command_queue!r}, where replies go too; use another queue for one of them"
+            if settings.command_queue.lower() in lowered
+            else None,
+        ),
+        ("lease_renew_after_s", renewal_problem(settings.lease_duration_s, settings.lease_renew_after_s)),
+        ("cosmos_timeout_s", _more_than("store_time_max_s", settings.store_time_max_s, settings.cosmos_timeout_s)),
+        (
+            "session_pause_initial_s",
+            _more_than("session_pause_max_s", settings.session_pause_max_s, settings.session_pause_initial_s),
+        ),
+        (
+            "group_commands_max",
+            _more_than("recent_commands_max", settings.recent_commands_max, settings.group_commands_max),
+        ),
+        ("reply_send_timeout_s", _more_than("drain_grace_s", settings.drain_grace_s, settings.reply_send_timeout_s)),
+    )
+
+
+def _more_than(limit_name: str, limit: float, value: float) -> str | None:
+    if value <= limit:
+        return None
+    return f"is {value:g}, more than {limit_name} = {limit:g}; lower it or raise {limit_name}"
+
+
+def _reply_problem(settings: Settings) -> str | None:
+    if settings.reply_queue is None and settings.reply_topic is None:
+        return "is not set, and neither is reply_queue; set one of them, so that replies have somewhere to go"
+    if settings.reply_queue is not None and settings.reply_topic is not None:
+        return f"is {settings.reply_topic!r} while reply_queue is {settings.reply_queue!r}; set only one of them"
+    return None
+
+
+def _parts(connection_string: str) -> dict[str, str] | None:
+    """The names and values of a connection string, or None when it is not one."""
+    pairs = [part.partition("=") for part in connection_string.strip().rstrip(";").split(";")]
+    return None if any(not equals for _, equals, _ in pairs) else {name.strip(): value for name, _, value in pairs}
+
+
+def _servicebus_problem(connection_string: str) -> str | None:
+    """What keeps the Service Bus client from using it; the text never quotes it."""
+    copy = "copy the namespace's connection string (Shared access policies)"
+    parts = _parts(connection_string)
+    if parts is None:
+        return f"is not a connection string (name=value;name=value); {copy}"
+    if not parts.get("Endpoint", "").startswith("sb://"):
+        return f"has no Endpoint=sb://…; {copy}"
+    if "EntityPath" in parts:
+        return f"has an EntityPath, so it is for one entity only; {copy}"
+    if not parts.get("SharedAccessSignature") and not (
+        parts.get("SharedAccessKeyName") and parts.get("SharedAccessKey")
+    ):
+        return f"has no SharedAccessKeyName and SharedAccessKey; {copy}"
+    emulator = next((value for name, value in parts.items() if name.lower() == "usedevelopmentemulator"), None)
+    if emulator is not None and (emulator != "true" or "UseDevelopmentEmulator" not in parts):
+        return "says UseDevelopmentEmulator other than exactly as UseDevelopmentEmulator=true; write it so or drop it"
+    return None
+
+
+def _blob_problem(connection_string: str) -> str | None:
+    """What keeps the Blob client from using it; the text never quotes it."""
+    copy = "copy the storage account's connection string (Access keys)"
+    parts = _parts(connection_string)
+    if parts is None:
+        return f"is not a connection string (name=value;name=value); {copy}"
+    known = {name.lower(): value for name, value in parts.items()}
+    if known.get("usedevelopmentstorage") == "true":
+        return None
+    if not known.get("sharedaccesssignature") and not (known.get("accountname") and known.get("accountkey")):
+        return f"has no AccountName and AccountKey; {copy}"
+    if not (known.get("accountname") or known.get("blobendpoint")):
+        return f"has neither AccountName nor BlobEndpoint; {copy}"
+    return None
