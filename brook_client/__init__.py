@@ -1,1 +1,24 @@
 """The producer's and reader's side: send a command and await its reply; read a brook."""
+
+from brook_client.client import BrookClient
+from brook_client.connect import with_connection_string, with_credential
+from brook_client.errors import (
+    BrookClientError,
+    CommandTooLargeError,
+    ReplyTimeoutError,
+    ReplyUnavailableError,
+    SendError,
+)
+from brook_client.messages import ReceivedReply
+
+__all__ = [
+    "BrookClient",
+    "BrookClientError",
+    "CommandTooLargeError",
+    "ReceivedReply",
+    "ReplyTimeoutError",
+    "ReplyUnavailableError",
+    "SendError",
+    "with_connection_string",
+    "with_credential",
+]

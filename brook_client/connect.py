@@ -1,0 +1,27 @@
+"""Ways to reach Service Bus."""
+
+from collections.abc import Callable
+
+from azure.core.credentials_async import AsyncTokenCredential
+from azure.servicebus.aio import ServiceBusClient
+
+ConnectServiceBus = Callable[[int], ServiceBusClient]
+"""Makes a Service Bus client that retries an operation so many times by itself."""
+
+
+def with_connection_string(connection_string: str) -> ConnectServiceBus:
+    """Connect with a shared access key."""
+
+    def connect(retry_total: int) -> ServiceBusClient:
+        return ServiceBusClient.from_connection_string(connection_string, retry_total=retry_total)
+
+    return connect
+
+
+def with_credential(fully_qualified_namespace: str, credential: AsyncTokenCredential) -> ConnectServiceBus:
+    """Connect to `name.servicebus.windows.net` as an identity. The credential stays the caller's to close."""
+
+    def connect(retry_total: int) -> ServiceBusClient:
+        return ServiceBusClient(fully_qualified_namespace, credential, retry_total=retry_total)
+
+    return connect

@@ -1,0 +1,109 @@
+"""Who waits for which reply. Pure bookkeeping: no sockets, no tasks."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import anyio
+
+from brook_client.errors import BrookClientError, ReplyTimeoutError
+from brook_client.messages import ReceivedReply
+from schemas.types import CommandId
+
+Listener = Callable[[ReceivedReply], None]
+
+
+class Waiter:
+    """A place for one reply, or for the error that ended the wait."""
+
+    def __init__(self, command_id: CommandId) -> None:
+        self.command_id = command_id
+        self._arrived = anyio.Event()
+        self._outcome: ReceivedReply | BrookClientError | None = None
+
+    def settle(self, outcome: ReceivedReply | BrookClientError) -> None:
+        """Give the outcome; only the first one counts."""
+        if self._outcome is None:
+            self._outcome = outcome
+            self._arrived.set()
+
+    async def outcome(self) -> ReceivedReply:
+        """Wait for the reply, without a bound. Raises the error that ended the wait."""
+        await self._arrived.wait()
+        match self._outcome:
+            case ReceivedReply() as reply:
+                return reply
+            case BrookClientError() as error:
+                raise error
+            case None:
+                raise AssertionError("a waiter arrived without an outcome")
+
+
+class ReplyDispatcher:
+    """Hands each reply to everyone who waits for its command.
+
+    Guarantee: a reply ends all waits for its command id, since every reply to a command has the same content. A
+    reply that nobody waits for changes nothing: it is late, or a duplicate.
+    """
+
+    def __init__(self) -> None:
+        self._waiters: dict[CommandId, list[Waiter]] = {}
+        self._listeners: list[Listener] = []
+        self.trouble: str | None = None
+        """Why replies cannot be read at present, for the error of those who wait in vain."""
+
+    @property
+    def wanted(self) -> int:
+        """How many commands somebody waits for."""
+        return len(self._waiters)
+
+    @property
+    def has_listeners(self) -> bool:
+        """Whether somebody wants all replies."""
+        return bool(self._listeners)
+
+    @contextmanager
+    def expect(self, command_id: CommandId) -> Iterator[Waiter]:
+        """Wait for a command's reply while the context lasts. Enter it before the command is sent."""
+        waiter = Waiter(command_id)
+        self._waiters.setdefault(command_id, []).append(waiter)
+        try:
+            yield waiter
+        finally:
+            waiters = self._waiters[command_id]
+            waiters.remove(waiter)
+            if not waiters:
+                del self._waiters[command_id]
+
+    @contextmanager
+    def listen(self, listener: Listener) -> Iterator[None]:
+        """Have `listener` called with every reply while the context lasts."""
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
+
+    def dispatch(self, reply: ReceivedReply) -> bool:
+        """Give `reply` to its waiters and to all listeners; False when nobody waited for it."""
+        waiters = self._waiters.get(reply.command_id, [])
+        for waiter in waiters:
+            waiter.settle(reply)
+        for listener in tuple(self._listeners):
+            listener(reply)
+        return bool(waiters)
+
+    def fail(self, command_id: CommandId, error: BrookClientError) -> None:
+        """End the waits for one command with `error`."""
+        for waiter in self._waiters.get(command_id, []):
+            waiter.settle(error)
+
+    def fail_all(self, error: BrookClientError) -> None:
+        """End every wait with `error`."""
+        for command_id in tuple(self._waiters):
+            self.fail(command_id, error)
+
+    async def reply(self, waiter: Waiter, *, timeout_s: float) -> ReceivedReply:
+        """Wait at most `timeout_s`. Raises ReplyTimeoutError, or the error that ended the wait."""
+        with anyio.move_on_after(timeout_s):
+            return await waiter.outcome()
+        raise ReplyTimeoutError(waiter.command_id, waited_s=timeout_s, reason=self.trouble)

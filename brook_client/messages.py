@@ -1,0 +1,88 @@
+"""Commands as Service Bus messages, and messages back to replies."""
+
+from typing import Final
+
+import msgspec
+from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage
+
+from schemas import codec
+from schemas.commands import AppendCommand
+from schemas.keys import session_id_for
+from schemas.replies import Reply
+from schemas.types import MESSAGE_ID_LENGTH_MAX, CommandId
+
+Fact = str | int | float | bool
+
+
+class ReceivedReply(msgspec.Struct, frozen=True, kw_only=True):
+    """A reply as it came.
+
+    `body` is the same for each delivery of a command. `facts` are what the worker tells about the way there, such
+    as `requestCharge` or `batchCommands`; they may differ from one delivery to the next.
+    """
+
+    command_id: CommandId
+    reply: Reply
+    body: bytes
+    facts: dict[str, Fact]
+
+
+class UnreadableReplyError(ValueError):
+    """The message is not a reply. `command_id` is the command that it answers, where that can be told."""
+
+    def __init__(self, message: str, command_id: CommandId | None) -> None:
+        super().__init__(message)
+        self.command_id = command_id
+
+
+def command_message(
+    command: AppendCommand,
+    *,
+    content_type: str = codec.JSON,
+    reply_queue: str | None = None,
+    reply_session_id: str | None = None,
+) -> ServiceBusMessage:
+    """Make the message that carries `command` in its brook's session.
+
+    Raises ValueError for a command id that no message id can be.
+    """
+    if not 0 < len(command.command_id) <= MESSAGE_ID_LENGTH_MAX:
+        raise ValueError(
+            f"commandId: is {len(command.command_id)} characters long; use 1 to {MESSAGE_ID_LENGTH_MAX}, since it"
+            " is the message id too"
+        )
+    return ServiceBusMessage(
+        codec.encode_command(command, content_type),
+        content_type=content_type,
+        message_id=command.command_id,
+        session_id=session_id_for(command.brook),
+        correlation_id=command.correlation_id,
+        reply_to=reply_queue,
+        reply_to_session_id=reply_session_id,
+    )
+
+
+def received_reply(message: ServiceBusReceivedMessage) -> ReceivedReply:
+    """Read a reply. Raises UnreadableReplyError for what is none."""
+    command_id = CommandId(message.correlation_id) if message.correlation_id else None
+    try:
+        body = b"".join(message.body)
+        reply = codec.decode_reply(body, message.content_type)
+    except (ValueError, TypeError) as error:
+        raise UnreadableReplyError(f"the message is not a reply: {error}", command_id) from error
+    if command_id is None:
+        raise UnreadableReplyError("the reply has no correlation id", None)
+    return ReceivedReply(command_id=command_id, reply=reply, body=body, facts=_facts(message))
+
+
+_FACT_TYPES: Final = (str, int, float, bool)
+
+
+def _facts(message: ServiceBusReceivedMessage) -> dict[str, Fact]:
+    """The application properties: received keys and strings are bytes (azure-servicebus 7.15)."""
+    facts = {str(_text(name)): _text(value) for name, value in (message.application_properties or {}).items()}
+    return {name: value for name, value in facts.items() if isinstance(value, _FACT_TYPES)}
+
+
+def _text(value: object) -> object:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

@@ -1,0 +1,163 @@
+"""Reads the client's own session of the reply queue, for as long as the client lives."""
+
+import random
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import anyio
+import structlog
+from azure.servicebus import ServiceBusReceivedMessage
+from azure.servicebus.aio import ServiceBusReceiver
+from azure.servicebus.exceptions import (
+    MessagingEntityDisabledError,
+    MessagingEntityNotFoundError,
+    ServiceBusAuthenticationError,
+    ServiceBusAuthorizationError,
+    ServiceBusError,
+)
+
+from brook_client.dispatch import ReplyDispatcher
+from brook_client.errors import ReplyUnavailableError
+from brook_client.messages import UnreadableReplyError, received_reply
+
+log = structlog.get_logger()
+
+# Waiting does not cure these: whoever waits is told at once. The session is tried again all the same.
+_PERMANENT: Final = (
+    MessagingEntityDisabledError,
+    MessagingEntityNotFoundError,
+    ServiceBusAuthenticationError,
+    ServiceBusAuthorizationError,
+)
+_RECEIVE_COUNT_MAX: Final = 100
+# Once it has a message, `receive_messages` goes on for 0.2 s or until its time is up, whichever comes first. So a
+# short time bounds what that adds to a reply's way; without anybody waiting, a longer one saves work.
+_WAIT_BUSY_S: Final = 0.05
+_WAIT_IDLE_S: Final = 0.5
+_BACKOFF_FIRST_S: Final = 0.1
+_BACKOFF_MAX_S: Final = 5.0
+_SETTLE_TIMEOUT_S: Final = 10.0
+_RENEW_TIMEOUT_S: Final = 10.0
+_CLOSE_TIMEOUT_S: Final = 5.0
+
+
+class ReplyReceiver:
+    """Takes replies from one session and hands them to a dispatcher.
+
+    Guarantee: a reply is settled after it was dispatched, so that a lost connection or session lock loses none:
+    the session is opened again after a bounded, jittered pause, without end, until `stop`.
+    """
+
+    def __init__(self, open_receiver: Callable[[], ServiceBusReceiver], dispatcher: ReplyDispatcher) -> None:
+        self._open_receiver = open_receiver
+        self._dispatcher = dispatcher
+        self._stopping = anyio.Event()
+
+    def stop(self) -> None:
+        """Let `run` end within about half a second and the time to close the link."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Receive until `stop`. To be run once, in a task of its own."""
+        backoff_s = _BACKOFF_FIRST_S
+        while not self._stopping.is_set():
+            try:
+                await self._receive_session()
+            except (ServiceBusError, OSError) as error:
+                backoff_s = _BACKOFF_FIRST_S if self._dispatcher.trouble is None else backoff_s
+                self._note(error)
+                with anyio.move_on_after(backoff_s * random.uniform(0.5, 1.0)):
+                    await self._stopping.wait()
+                backoff_s = min(2 * backoff_s, _BACKOFF_MAX_S)
+
+    def _note(self, error: Exception) -> None:
+        reason = f"the reply queue cannot be read: {_first_line(error)}"
+        log.warning("client.replies-interrupted", reason=type(error).__name__)
+        self._dispatcher.trouble = reason
+        if isinstance(error, _PERMANENT):
+            self._dispatcher.fail_all(ReplyUnavailableError(f"{reason}; commands already sent may still take effect"))
+
+    async def _receive_session(self) -> None:
+        async with AsyncExitStack() as stack:
+            receiver = self._open_receiver()
+            stack.push_async_callback(_close, receiver)
+            await receiver.__aenter__()
+            self._dispatcher.trouble = None
+            renewal = _LockRenewal(receiver)
+            while not self._stopping.is_set():
+                await renewal.renew_if_due()
+                if messages := await receiver.receive_messages(
+                    max_message_count=self._count_wanted(), max_wait_time=self._wait_s()
+                ):
+                    self._dispatch(messages)
+                    await _complete(receiver, messages)
+
+    def _count_wanted(self) -> int:
+        """Ask for no more than is waited for: a full answer returns at once, a partial one takes its time."""
+        if self._dispatcher.has_listeners:
+            return _RECEIVE_COUNT_MAX
+        return max(1, min(self._dispatcher.wanted, _RECEIVE_COUNT_MAX))
+
+    def _wait_s(self) -> float:
+        busy = self._dispatcher.wanted > 1 or self._dispatcher.has_listeners
+        return _WAIT_BUSY_S if busy else _WAIT_IDLE_S
+
+    def _dispatch(self, messages: Sequence[ServiceBusReceivedMessage]) -> None:
+        for message in messages:
+            try:
+                self._dispatcher.dispatch(received_reply(message))
+            except UnreadableReplyError as error:
+                log.warning("client.reply-unreadable", command_id=error.command_id)
+                if error.command_id is not None:
+                    self._dispatcher.fail(error.command_id, ReplyUnavailableError(f"{error}; update the client"))
+
+
+class _LockRenewal:
+    """Renews the session lock between receives: during one, a renewal would wait for it."""
+
+    def __init__(self, receiver: ServiceBusReceiver) -> None:
+        self._session = receiver.session
+        self._due_utc = self._half_way()
+
+    async def renew_if_due(self) -> None:
+        if datetime.now(UTC) >= self._due_utc:
+            await self._session.renew_lock(timeout=_RENEW_TIMEOUT_S)
+            self._due_utc = self._half_way()
+
+    def _half_way(self) -> datetime:
+        now = datetime.now(UTC)
+        locked_until = self._session.locked_until_utc
+        return now + (locked_until - now) / 2 if locked_until else now + timedelta(seconds=_WAIT_IDLE_S)
+
+
+async def _complete(receiver: ServiceBusReceiver, messages: Sequence[ServiceBusReceivedMessage]) -> None:
+    """Complete together. A failure raises: the session is opened anew and brings the rest once more."""
+    errors: list[ServiceBusError] = []
+
+    async def complete(message: ServiceBusReceivedMessage) -> None:
+        try:
+            await receiver.complete_message(message)
+        except ServiceBusError as error:
+            errors.append(error)
+
+    with anyio.CancelScope(shield=True), anyio.move_on_after(_SETTLE_TIMEOUT_S):
+        async with anyio.create_task_group() as tasks:
+            for message in messages:
+                tasks.start_soon(complete, message)
+    if errors:
+        raise errors[0]
+
+
+async def _close(receiver: ServiceBusReceiver) -> None:
+    """Close within a bound, whatever becomes of it: the session is free once the connection is gone."""
+    with anyio.move_on_after(_CLOSE_TIMEOUT_S, shield=True):
+        try:
+            await receiver.close()
+        except (ServiceBusError, OSError):
+            log.debug("client.receiver-close-failed")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
