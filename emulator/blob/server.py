@@ -1,0 +1,256 @@
+"""The front of Blob Storage: one HTTP server on 127.0.0.1 for the unmodified SDKs."""
+
+import asyncio
+import math
+import time
+import uuid
+from typing import Final, assert_never
+
+import structlog
+from aiohttp import web
+
+from emulator.blob.blob_handlers import HANDLERS
+from emulator.blob.call import Call, Target, parse_query, parse_target
+from emulator.blob.engine import BlobEngine
+from emulator.blob.errors import BlobError
+from emulator.blob.operations import UNSUPPORTED, Route, route
+from emulator.blob.reception import Received, Reception
+from emulator.blob.records import http_date
+from emulator.blob.reply import Reply, error_reply
+from emulator.blob.sending import drop, send, send_half
+from emulator.blob.sharedkey import SharedKey
+from emulator.blob.store import CAPACITY_BYTES
+from emulator.clock import Clock
+from emulator.faults import Answer, ApplyLate, ApplyThenDrop, DropBefore, Effect, Faults, NoFault, Truncate
+from emulator.journal import Journal
+
+log = structlog.get_logger()
+
+DEVELOPMENT_ACCOUNT: Final = "devstoreaccount1"
+DEVELOPMENT_KEY: Final = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+"""The account and key that Azurite and the storage SDKs know as the development storage. Not a secret:
+https://learn.microsoft.com/azure/storage/common/storage-use-azurite#well-known-storage-account-and-key."""
+
+KEEPALIVE_S: Final = 120.0
+STOP_S: Final = 5.0
+LATE_REQUESTS_MAX: Final = 1000
+HEADER_BYTES_MAX: Final = 16 * 1024
+_ANSWER_CODES = {403: "AuthenticationFailed", 500: "InternalError", 503: "ServerBusy"}
+
+
+class BlobServer:
+    """Blob Storage for one account, on a port of 127.0.0.1.
+
+    Guarantee: an answer is sent after its change is in the journal. A malformed request gets Azure's own error or
+    a closed connection, and never ends the server.
+    """
+
+    def __init__(
+        self,
+        *,
+        account_name: str = DEVELOPMENT_ACCOUNT,
+        account_key: str = DEVELOPMENT_KEY,
+        clock: Clock,
+        journal: Journal,
+        faults: Faults,
+        capacity_bytes: int = CAPACITY_BYTES,
+    ) -> None:
+        self.engine = BlobEngine(clock=clock, journal=journal, capacity_bytes=capacity_bytes)
+        self.account_name = account_name
+        self.account_key = account_key
+        self._shared_key = SharedKey(account_name, account_key)
+        self._faults = faults
+        self._reception = Reception()
+        self._late: set[asyncio.Task[None]] = set()
+        self._runner: web.ServerRunner | None = None
+        self._port = 0
+
+    @property
+    def endpoint(self) -> str:
+        """The account's URL, once the server listens."""
+        if not self._port:
+            raise RuntimeError("the Blob server does not listen yet: await start() first")
+        return f"http://127.0.0.1:{self._port}/{self.account_name}"
+
+    @property
+    def connection_string(self) -> str:
+        """What BlobServiceClient.from_connection_string takes, once the server listens."""
+        return (
+            f"DefaultEndpointsProtocol=http;AccountName={self.account_name};AccountKey={self.account_key};"
+            f"BlobEndpoint={self.endpoint};"
+        )
+
+    async def start(self, port: int = 0) -> int:
+        """Listen on 127.0.0.1; 0 takes any free port. Returns the port."""
+        if self._runner is not None:
+            raise RuntimeError("the Blob server was started already")
+        server = web.Server(
+            self._handle,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=KEEPALIVE_S,
+            lingering_time=0,
+            max_field_size=HEADER_BYTES_MAX,
+            max_line_size=HEADER_BYTES_MAX,
+        )
+        runner = web.ServerRunner(server, shutdown_timeout=STOP_S)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", port).start()
+        except OSError:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        self._port = int(runner.addresses[0][1])
+        return self._port
+
+    async def stop(self) -> None:
+        """Stop listening, give requests under way STOP_S, drop late ones. Idempotent."""
+        runner, self._runner = self._runner, None
+        for task in self._late:
+            task.cancel()
+        await asyncio.gather(*self._late, return_exceptions=True)
+        if runner is not None:
+            await runner.cleanup()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """One request: name and count it, carry out the fault that is due, else answer."""
+        if request.transport is None:
+            return web.Response()
+        request_id = str(uuid.uuid4())
+        raw_path, _, raw_query = request.raw_path.partition("?")
+        try:
+            call = self._call(request, raw_path, raw_query)
+            named = route(call)
+        except BlobError as error:
+            named = Route(UNSUPPORTED, error)
+            call = Call(request.method, Target(), (), {}, endpoint=self.endpoint)
+        injection = self._faults.decide("blob", named.name, facts_of(call))
+        if isinstance(injection.effect, DropBefore):
+            await asyncio.sleep(injection.delay_s)
+            return drop(request)
+        job = _Job(call, named, request_id, raw_path, raw_query)
+        try:
+            job.received = await self._reception.receive(request, named.name)
+        except BlobError as error:
+            response = await send(request, self._finish(job, self._refuse(job, error)))
+            response.force_close()  # the rest of the content is still on its way and nobody reads it
+            return response
+        await asyncio.sleep(injection.delay_s)
+        return await self._carry_out(request, job, injection.effect)
+
+    async def _carry_out(self, request: web.BaseRequest, job: "_Job", effect: Effect) -> web.StreamResponse:
+        match effect:
+            case NoFault() | DropBefore():  # a drop before was carried out already
+                return await send(request, await self._answer(job))
+            case Answer():
+                return await send(request, self._finish(job, self._refuse(job, _injected(effect))))
+            case ApplyThenDrop():
+                await self._answer(job)
+                return drop(request)
+            case ApplyLate(delay_s):
+                self._apply_late(job, delay_s)
+                return drop(request)
+            case Truncate():
+                return await send_half(request, await self._answer(job))
+        assert_never(effect)
+
+    def _apply_late(self, job: "_Job", delay_s: float) -> None:
+        if len(self._late) >= LATE_REQUESTS_MAX:
+            log.warning("blob.late-request-forgotten", operation=job.named.name, limit=LATE_REQUESTS_MAX)
+            return
+
+        async def late() -> None:
+            await asyncio.sleep(delay_s)
+            await self._answer(job)
+
+        task = asyncio.create_task(late())
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+
+    def _call(self, request: web.BaseRequest, raw_path: str, raw_query: str) -> Call:
+        query = parse_query(raw_query)
+        is_container = any(name.lower() == "restype" for name, _ in query)
+        headers: dict[str, str] = {}
+        for name, value in request.headers.items():
+            lower = name.lower()
+            headers[lower] = f"{headers[lower]},{value}" if lower in headers else value
+        metadata = [(name, value) for name, value in request.headers.items() if name.lower().startswith("x-ms-meta-")]
+        target = parse_target(self.account_name, raw_path, is_container=is_container)
+        return Call(request.method, target, query, headers, metadata=metadata, endpoint=self.endpoint)
+
+    async def _answer(self, job: "_Job") -> Reply:
+        """Apply the request to the engine; never raises but for cancellation."""
+        try:
+            reply = await self._apply(job)
+        except BlobError as error:
+            reply = self._refuse(job, error)
+        except Exception:
+            log.exception("blob.request-failed", operation=job.named.name)
+            reply = self._refuse(job, BlobError("InternalError"))
+        return self._finish(job, reply)
+
+    async def _apply(self, job: "_Job") -> Reply:
+        call = job.call
+        if job.named.refusal is not None and not call.headers:
+            raise job.named.refusal  # the path could not be read: there is nothing to authorize
+        # The date that a client signed is by its own clock, which no jump of this service's clock has moved.
+        self._shared_key.check(call.method, job.raw_path, parse_query(job.raw_query), call.headers, now_s=time.time())
+        call.check_covered()
+        if job.named.refusal is not None:
+            raise job.named.refusal
+        call.body.md5 = job.received.md5
+        if job.named.name not in ("put-blob", "put-block"):
+            call.body.data = b"".join(job.received.pieces)
+            return HANDLERS[job.named.name](self.engine, call)
+        try:
+            for piece in job.received.pieces:
+                self.engine.add_piece(call.body.upload, piece)
+                if job.received.size_bytes > len(piece):
+                    await asyncio.sleep(0)  # a large upload leaves room for other requests
+            return HANDLERS[job.named.name](self.engine, call)
+        finally:
+            self.engine.discard(call.body.upload)
+
+    def _refuse(self, job: "_Job", error: BlobError) -> Reply:
+        return error_reply(error, method=job.call.method, request_id=job.request_id, now_s=self.engine.now_s)
+
+    def _finish(self, job: "_Job", reply: Reply) -> Reply:
+        """Add the headers that every answer has."""
+        common = {
+            "x-ms-request-id": job.request_id,
+            "Date": http_date(int(self.engine.now_s)),
+            "Server": "Embedded-Azure-Blob/1.0",
+        }
+        for name in ("x-ms-version", "x-ms-client-request-id"):
+            value = job.call.headers.get(name, "")
+            if value and value.isascii() and value.isprintable():
+                common[name] = value
+        reply.headers = {**reply.headers, **common}
+        return reply
+
+
+class _Job:
+    """A request on its way through the server."""
+
+    def __init__(self, call: Call, named: Route, request_id: str, raw_path: str, raw_query: str) -> None:
+        self.call = call
+        self.named = named
+        self.request_id = request_id
+        self.raw_path = raw_path
+        self.raw_query = raw_query
+        self.received = Received()
+
+
+def facts_of(call: Call) -> dict[str, str]:
+    """What a fault rule's `where` can look at."""
+    return {"container": call.target.container, "blob": call.target.blob, "method": call.method}
+
+
+def _injected(effect: Answer) -> BlobError:
+    """A refusal with the status that a fault rule asks for."""
+    headers = {}
+    if effect.retry_after_ms is not None:
+        headers["Retry-After"] = str(math.ceil(effect.retry_after_ms / 1000))
+    code = _ANSWER_CODES.get(effect.status, "ServerBusy")
+    return BlobError(code, status=effect.status, headers=headers)
