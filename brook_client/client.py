@@ -2,18 +2,18 @@
 
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AbstractContextManager, AsyncExitStack
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Final, Self
 
 import anyio
 from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch
-from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
+from azure.servicebus.aio import ServiceBusReceiver, ServiceBusSender
 from azure.servicebus.exceptions import MessageSizeExceededError, ServiceBusError
 
 from brook_client.connect import ConnectServiceBus
 from brook_client.dispatch import Listener, ReplyDispatcher
-from brook_client.errors import CommandTooLargeError, SendError
+from brook_client.errors import CommandTooLargeError, ReplyUnavailableError, SendError
 from brook_client.messages import ReceivedReply, command_message
 from brook_client.replies import ReplyReceiver
 from schemas import codec
@@ -62,30 +62,29 @@ class BrookClient:
         self._reply_session_id = f"client-{uuid.uuid4()}"
         self._dispatcher = ReplyDispatcher()
         self._replies: ReplyReceiver | None = None
-        self._stack = AsyncExitStack()
         # An azure-servicebus sender is not safe for concurrent use while it opens, which it may do again at any
         # send once its link was lost: one send at a time.
         self._send_lock = anyio.Lock()
 
     async def __aenter__(self) -> Self:
         """Nothing is connected yet: the first send and the first awaited reply do that."""
-        stack = await self._stack.__aenter__()
         self._sending = self._connect(_SEND_RETRIES)
-        stack.push_async_callback(_close, self._sending)
         # The receiver's retries are ours: the library's would insist on a session lock that is gone for good.
         self._receiving = self._connect(0)
-        stack.push_async_callback(_close, self._receiving)
         self._sender: ServiceBusSender = self._sending.get_queue_sender(self._command_queue)
-        # Entered last: on leaving, the reply task ends before the clients below it are closed.
-        self._tasks = await stack.enter_async_context(anyio.create_task_group())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        if self._replies is not None:
-            self._replies.stop()
-        return await self._stack.__aexit__(kind, error, trace)
+    ) -> None:
+        """Stop reading replies and close, within a bound, also when cancelled. Waits still going on end in error."""
+        self._dispatcher.fail_all(ReplyUnavailableError("the client was closed; commands sent may still take effect"))
+        with anyio.CancelScope(shield=True):
+            if self._replies is not None:
+                await self._replies.stop()
+            for client in (self._receiving, self._sending):
+                with anyio.move_on_after(_CLOSE_TIMEOUT_S):
+                    await client.close()
 
     async def append(
         self,
@@ -182,7 +181,7 @@ class BrookClient:
         """Start the reply task when it is first needed; those who only send need no session."""
         if self._replies is None:
             self._replies = ReplyReceiver(self._new_receiver, self._dispatcher)
-            self._tasks.start_soon(self._replies.run)
+            self._replies.start()
 
     def _new_receiver(self) -> ServiceBusReceiver:
         return self._receiving.get_queue_receiver(
@@ -237,12 +236,6 @@ class BrookClient:
                 ) from error
         if on_sent is not None:
             on_sent(count)
-
-
-async def _close(client: ServiceBusClient) -> None:
-    """Close within a bound, also when cancelled: half-closed links would outlive the client."""
-    with anyio.move_on_after(_CLOSE_TIMEOUT_S, shield=True):
-        await client.close()
 
 
 def _fits(batch: ServiceBusMessageBatch, message: ServiceBusMessage) -> bool:

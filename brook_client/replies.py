@@ -1,5 +1,6 @@
 """Reads the client's own session of the reply queue, for as long as the client lives."""
 
+import asyncio
 import random
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -41,10 +42,11 @@ _BACKOFF_MAX_S: Final = 5.0
 _SETTLE_TIMEOUT_S: Final = 10.0
 _RENEW_TIMEOUT_S: Final = 10.0
 _CLOSE_TIMEOUT_S: Final = 5.0
+_STOP_TIMEOUT_S: Final = 10.0
 
 
 class ReplyReceiver:
-    """Takes replies from one session and hands them to a dispatcher.
+    """Takes replies from one session and hands them to a dispatcher, in a task that it owns.
 
     Guarantee: a reply is settled after it was dispatched, so that a lost connection or session lock loses none:
     the session is opened again after a bounded, jittered pause, without end, until `stop`.
@@ -54,18 +56,28 @@ class ReplyReceiver:
         self._open_receiver = open_receiver
         self._dispatcher = dispatcher
         self._stopping = anyio.Event()
+        self._task: asyncio.Task[None] | None = None
 
-    def stop(self) -> None:
-        """Let `run` end within about half a second and the time to close the link."""
+    def start(self) -> None:
+        """Begin to receive. Not a task group's task: that would wrap every error of the client's user in a group."""
+        self._task = asyncio.create_task(self._run(), name="brook-client-replies")
+
+    async def stop(self) -> None:
+        """End the task: as a rule within about half a second and the time to close the link, bounded in any case."""
         self._stopping.set()
+        if self._task is None:
+            return
+        done, _ = await asyncio.wait({self._task}, timeout=_STOP_TIMEOUT_S)
+        if not done:
+            self._task.cancel()
+            await asyncio.wait({self._task}, timeout=_CLOSE_TIMEOUT_S)
 
-    async def run(self) -> None:
-        """Receive until `stop`. To be run once, in a task of its own."""
+    async def _run(self) -> None:
         backoff_s = _BACKOFF_FIRST_S
         while not self._stopping.is_set():
             try:
                 await self._receive_session()
-            except (ServiceBusError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - the library raises more than it tells; waiters must not starve
                 backoff_s = _BACKOFF_FIRST_S if self._dispatcher.trouble is None else backoff_s
                 self._note(error)
                 with anyio.move_on_after(backoff_s * random.uniform(0.5, 1.0)):
@@ -74,7 +86,8 @@ class ReplyReceiver:
 
     def _note(self, error: Exception) -> None:
         reason = f"the reply queue cannot be read: {_first_line(error)}"
-        log.warning("client.replies-interrupted", reason=type(error).__name__)
+        foreseen = isinstance(error, (ServiceBusError, OSError))
+        log.warning("client.replies-interrupted", error=type(error).__name__, exc_info=None if foreseen else error)
         self._dispatcher.trouble = reason
         if isinstance(error, _PERMANENT):
             self._dispatcher.fail_all(ReplyUnavailableError(f"{reason}; commands already sent may still take effect"))

@@ -1,0 +1,89 @@
+"""Replies reach those who wait for them, and only those."""
+
+from contextlib import ExitStack
+
+import anyio
+import pytest
+
+from brook_client.dispatch import ReplyDispatcher
+from brook_client.errors import ReplyTimeoutError, ReplyUnavailableError
+from brook_client.messages import ReceivedReply
+from schemas.codec import encode_reply
+from schemas.replies import Appended
+from schemas.types import CommandId, Position
+
+pytestmark = pytest.mark.anyio
+
+
+def reply_to(command_id: str) -> ReceivedReply:
+    reply = Appended(command_id=CommandId(command_id), first_position=Position(0), last_position=Position(1))
+    return ReceivedReply(command_id=CommandId(command_id), reply=reply, body=encode_reply(reply), facts={})
+
+
+async def test_a_reply_ends_the_wait_for_its_command_only() -> None:
+    dispatcher = ReplyDispatcher()
+    with dispatcher.expect(CommandId("a")) as a, dispatcher.expect(CommandId("b")) as b:
+        assert dispatcher.dispatch(reply_to("a"))
+        assert await dispatcher.reply(a, timeout_s=1) == reply_to("a")
+        with pytest.raises(ReplyTimeoutError) as error:
+            await dispatcher.reply(b, timeout_s=0.01)
+    assert error.value.command_id == "b"
+    assert "may still take effect" in str(error.value)
+    assert "same command id is safe" in str(error.value)
+
+
+async def test_all_who_wait_for_one_command_get_its_first_reply() -> None:
+    dispatcher = ReplyDispatcher()
+    with ExitStack() as stack:
+        waiters = [stack.enter_context(dispatcher.expect(CommandId("a"))) for _ in range(3)]
+        assert dispatcher.wanted == 1
+        dispatcher.dispatch(reply_to("a"))
+        dispatcher.fail_all(ReplyUnavailableError("too late to matter"))
+        assert [await dispatcher.reply(waiter, timeout_s=1) for waiter in waiters] == [reply_to("a")] * 3
+
+
+async def test_a_late_or_repeated_reply_changes_nothing() -> None:
+    dispatcher = ReplyDispatcher()
+    with dispatcher.expect(CommandId("a")):
+        pass
+    assert dispatcher.wanted == 0
+    assert not dispatcher.dispatch(reply_to("a"))
+
+
+async def test_listeners_hear_every_reply_while_they_listen() -> None:
+    dispatcher = ReplyDispatcher()
+    heard: list[CommandId] = []
+    with dispatcher.listen(lambda reply: heard.append(reply.command_id)):
+        assert dispatcher.has_listeners
+        dispatcher.dispatch(reply_to("a"))
+        dispatcher.dispatch(reply_to("a"))
+    dispatcher.dispatch(reply_to("b"))
+    assert heard == ["a", "a"]
+
+
+async def test_an_unreadable_reply_queue_ends_every_wait_with_its_reason() -> None:
+    dispatcher = ReplyDispatcher()
+    with dispatcher.expect(CommandId("a")) as a, dispatcher.expect(CommandId("b")) as b:
+        dispatcher.fail_all(ReplyUnavailableError("no such queue"))
+        for waiter in (a, b):
+            with pytest.raises(ReplyUnavailableError, match="no such queue"):
+                await dispatcher.reply(waiter, timeout_s=1)
+
+
+async def test_a_timeout_tells_why_replies_could_not_be_read() -> None:
+    dispatcher = ReplyDispatcher()
+    dispatcher.trouble = "the reply queue cannot be read: connection refused"
+    with dispatcher.expect(CommandId("a")) as waiter, pytest.raises(ReplyTimeoutError, match="connection refused"):
+        await dispatcher.reply(waiter, timeout_s=0.01)
+
+
+async def test_a_reply_that_comes_while_somebody_waits_wakes_them() -> None:
+    dispatcher = ReplyDispatcher()
+    with dispatcher.expect(CommandId("a")) as waiter:
+        async with anyio.create_task_group() as tasks:
+
+            async def answer() -> None:
+                dispatcher.dispatch(reply_to("a"))
+
+            tasks.start_soon(answer)
+            assert (await dispatcher.reply(waiter, timeout_s=5)).command_id == "a"

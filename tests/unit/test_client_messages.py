@@ -1,0 +1,39 @@
+"""What a command looks like as a message."""
+
+import pytest
+
+from brook_client.messages import command_message
+from schemas.codec import MSGPACK, decode_command
+from schemas.commands import AppendCommand, NewEvent
+from schemas.keys import BrookKey, session_id_for
+from schemas.types import CommandId
+
+
+def command(command_id: str = "c1", entity_id: str = "7") -> AppendCommand:
+    return AppendCommand(
+        command_id=CommandId(command_id),
+        brook=BrookKey("order", entity_id),
+        expected="any",
+        events=(NewEvent(event_id="e1", event_type="Opened", data=b"\x00\xff"),),
+        correlation_id="case-1",
+    )
+
+
+@pytest.mark.parametrize("content_type", ["application/json", MSGPACK])
+def test_a_message_carries_the_command_in_its_brooks_session(content_type: str) -> None:
+    message = command_message(command(), content_type=content_type, reply_queue="replies", reply_session_id="client-1")
+    assert decode_command(b"".join(message.body), message.content_type) == command()
+    assert (message.message_id, message.session_id, message.correlation_id) == ("c1", "order|7", "case-1")
+    assert (message.reply_to, message.reply_to_session_id) == ("replies", "client-1")
+
+
+def test_a_long_brook_key_travels_as_its_hash() -> None:
+    long = command(entity_id="x" * 200)
+    assert command_message(long).session_id == session_id_for(long.brook)
+    assert len(session_id_for(long.brook)) <= 128
+
+
+@pytest.mark.parametrize("command_id", ["", "x" * 129])
+def test_a_command_id_that_no_message_can_have_is_refused_before_sending(command_id: str) -> None:
+    with pytest.raises(ValueError, match=r"commandId: .* use 1 to 128"):
+        command_message(command(command_id))
