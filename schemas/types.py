@@ -8,6 +8,9 @@ Position = NewType("Position", int)
 CommandId = NewType("CommandId", str)
 """Identifies one append command for ever; equals the message id. Must be unique across all brooks."""
 
+START: Final = Position(0)
+"""The position of the first event."""
+
 EMPTY: Final = Position(-1)
 """The head position of a brook without events."""
 

@@ -1,6 +1,6 @@
 """Decides on a group of commands: a verdict for each and the fewest conditional batches that carry them out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, assert_never
 
 import msgspec
@@ -44,14 +44,20 @@ class Plan(msgspec.Struct, frozen=True):
     steps: tuple[AppendBatch, ...]
 
 
-def plan(stored: StoredHead, commands: Sequence[PreparedCommand], limits: Limits) -> Plan:
+def plan(
+    stored: StoredHead,
+    commands: Sequence[PreparedCommand],
+    limits: Limits,
+    decided_before: Mapping[CommandId, AlreadyAppended] | None = None,
+) -> Plan:
     """Decide on `commands` one after the other, each against the head as it would then be.
 
     Guarantee: with the same head, commands and limits it decides the same again; a command found among the head's
     recent ones gets the verdict that it got first; nothing in a step exceeds `limits`. A conflict is put on record
-    by the next step, or by one of its own, before anybody can hear of it.
+    by the next step, or by one of its own, before anybody can hear of it. `decided_before` are commands that the
+    head's windows have outlived, found among the events.
     """
-    planner = _Planner(stored, limits)
+    planner = _Planner(stored, limits, decided_before or {})
     verdicts = tuple(planner.decide(command) for command in commands)
     steps = planner.finish()
     positions = [step.head.position for step in steps]
@@ -62,8 +68,9 @@ def plan(stored: StoredHead, commands: Sequence[PreparedCommand], limits: Limits
 class _Planner:
     """The head as it would be after what was decided so far, and the batch being filled."""
 
-    def __init__(self, stored: StoredHead, limits: Limits) -> None:
+    def __init__(self, stored: StoredHead, limits: Limits, decided_before: Mapping[CommandId, AlreadyAppended]) -> None:
         self._limits = limits
+        self._decided_before = decided_before
         self._position = stored.head.position
         self._pending = stored.head.pending
         self._recent = Window(stored.head.recent, limits.recent_commands_max)
@@ -98,7 +105,7 @@ class _Planner:
             verdict = Conflicted(command.expected, conflict.actual)
             digest = conflict.digest
         else:
-            return None
+            return self._decided_before.get(command.command_id)
         return verdict if digest in ("", command.digest) else command_id_reused(command.command_id)
 
     def _event_too_large(self, command: PreparedCommand) -> Refused | None:

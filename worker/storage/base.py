@@ -10,7 +10,7 @@ import msgspec
 
 from schemas.events import RecordedEvent
 from schemas.keys import BrookKey
-from schemas.types import CommandId, Position
+from schemas.types import START, CommandId, Position
 from worker.protocol.model import ETag, StoredHead
 from worker.protocol.writes import Operation
 
@@ -56,9 +56,11 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
 class Diverged(msgspec.Struct, frozen=True, kw_only=True):
     """A precondition did not hold, and nothing of this request took effect.
 
-    Says nothing about who won: an earlier try of the same batch may have. Load the brook and decide anew.
+    `operation` is the index of the first one whose precondition failed. Says nothing about who won: an earlier try
+    of the same batch may have. Load the brook and decide anew.
     """
 
+    operation: int = 0
     charge_ru: float = 0.0
     attempts: int = 1
 
@@ -88,7 +90,7 @@ class BrookReader(Protocol):
         ...
 
     def read_forward(
-        self, key: BrookKey, from_position: Position = Position(0), *, page_events: int = PAGE_EVENTS_DEFAULT
+        self, key: BrookKey, from_position: Position = START, *, page_events: int = PAGE_EVENTS_DEFAULT
     ) -> AsyncIterator[RecordedEvent]:
         """Events from `from_position` up to the head, ascending, without gaps.
 

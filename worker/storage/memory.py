@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from schemas.events import RecordedEvent
 from schemas.keys import BrookKey, partition_key
-from schemas.types import CommandId, Position
+from schemas.types import START, CommandId, Position
 from worker.protocol.documents import HEAD_ID, PENDING_ID, Document, encoded_bytes, read_event
 from worker.protocol.model import ETag, StoredHead
 from worker.protocol.writes import (
@@ -64,9 +64,9 @@ class MemoryBrookStore:
             return TooLarge()
         changed = dict(self._documents(key))
         etags: list[ETag | None] = []
-        for operation in operations:
+        for index, operation in enumerate(operations):
             if not _holds(operation, changed):
-                return Diverged()
+                return Diverged(operation=index)
             etags.append(self._apply(operation, changed))
         self._partitions[partition_key(key)] = changed
         return Written(etags=tuple(etags))
@@ -88,7 +88,7 @@ class MemoryBrookStore:
         return (await self.load(key)).stored.head.position
 
     async def read_forward(
-        self, key: BrookKey, from_position: Position = Position(0), *, page_events: int = PAGE_EVENTS_DEFAULT
+        self, key: BrookKey, from_position: Position = START, *, page_events: int = PAGE_EVENTS_DEFAULT
     ) -> AsyncIterator[RecordedEvent]:
         """Events from `from_position` up to the head, ascending."""
         head = await self.head_position(key)

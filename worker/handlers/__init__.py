@@ -1,0 +1,1 @@
+"""Carries the protocol's decisions out, awaiting the store in protocol order."""

@@ -1,0 +1,1 @@
+"""Accept sessions, work through their commands group by group, reply and settle."""

@@ -1,0 +1,102 @@
+"""From a delivery to a command ready for planning, or to the reason why it never will be."""
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from schemas.codec import JSON, CommandDecodeError, canonical_content_type, decode_command
+from schemas.commands import AppendCommand
+from schemas.guards import Guards, check_command
+from schemas.keys import BrookKey, session_id_for
+from schemas.problems import Problem
+from schemas.replies import Rejected, RejectionCode, rejected
+from schemas.types import CommandId
+from worker.protocol.prepare import PreparedCommand, prepare
+from worker.sessions.base import Complete, DeadLetter, Delivery, Settlement
+
+_DESCRIPTION_LENGTH_MAX = 1024
+
+
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
+    """A command that may be planned."""
+
+    delivery: Delivery
+    key: BrookKey
+    command: PreparedCommand
+
+
+class TurnedAway(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that is not planned: its reply and how to settle it."""
+
+    delivery: Delivery
+    reply: Rejected
+    settlement: Settlement
+
+
+class Intake:
+    """Decodes and checks deliveries. Deterministic: a message delivered again is taken or turned away as before."""
+
+    def __init__(self, guards: Guards, reply_addresses: frozenset[str]) -> None:
+        """Take `reply_addresses` (lower case) as the entities that a sender may name; no name is always fine."""
+        self._guards = guards
+        self._reply_addresses = reply_addresses
+
+    def take(self, delivery: Delivery) -> Taken | TurnedAway:
+        """Look at one delivery.
+
+        What is not a command of ours, or stands in the wrong session, is dead-lettered: its sender has to be found.
+        What is a command but can never take effect is rejected and completed: its sender is told.
+        """
+        if delivery.session_id is None:
+            problem = Problem("sessionId", "is missing", "set it to session_id_for(brook)")
+            return _dead_lettered(delivery, RejectionCode.NO_SESSION, problem, None)
+        if delivery.body is None:
+            problem = Problem("body", "is not a binary body", "send the encoded command as data")
+            return _dead_lettered(delivery, RejectionCode.UNDECODABLE, problem, None)
+        try:
+            command = decode_command(delivery.body, delivery.content_type)
+        except CommandDecodeError as error:
+            return _dead_lettered(delivery, error.code, error.problem, error.command_id)
+        if (reply := check_command(command, self._guards) or self._check_delivery(command, delivery)) is not None:
+            return TurnedAway(delivery=delivery, reply=reply, settlement=Complete())
+        if delivery.session_id != session_id_for(command.brook):
+            problem = Problem("sessionId", f"is not that of brook {command.brook}", "set it to session_id_for(brook)")
+            return _dead_lettered(delivery, RejectionCode.WRONG_SESSION, problem, command.command_id)
+        return Taken(delivery=delivery, key=command.brook, command=prepare(command, _time_of(delivery)))
+
+    def _check_delivery(self, command: AppendCommand, delivery: Delivery) -> Rejected | None:
+        if delivery.message_id not in (None, command.command_id):
+            problem = Problem("commandId", "is not the message id", "set the message id to the command id")
+            return rejected(command.command_id, RejectionCode.INVALID_COMMAND_ID, problem)
+        if delivery.reply_to and delivery.reply_to.lower() not in self._reply_addresses:
+            problem = Problem(
+                "replyTo", f"{delivery.reply_to[:260]!r} is not allowed", "use the worker's reply entity or none"
+            )
+            return rejected(command.command_id, RejectionCode.REPLY_ADDRESS_NOT_ALLOWED, problem)
+        return None
+
+    def reply_address(self, delivery: Delivery) -> str | None:
+        """Where the reply goes: as the sender asked if that is allowed, else the worker's own entity."""
+        address = delivery.reply_to
+        return address if address and address.lower() in self._reply_addresses else None
+
+
+def reply_content_type(delivery: Delivery) -> str:
+    """The command's content type where we write it, else JSON."""
+    return canonical_content_type(delivery.content_type) or JSON
+
+
+def _time_of(delivery: Delivery) -> str:
+    """When the broker took the message: the same on each delivery, unlike the time of processing."""
+    at = delivery.enqueued_at or datetime.now(UTC)
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _dead_lettered(
+    delivery: Delivery, code: RejectionCode, problem: Problem, command_id: CommandId | None
+) -> TurnedAway:
+    return TurnedAway(
+        delivery=delivery,
+        reply=rejected(command_id, code, problem),
+        settlement=DeadLetter(code, str(problem)[:_DESCRIPTION_LENGTH_MAX]),
+    )

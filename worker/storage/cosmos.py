@@ -1,0 +1,217 @@
+"""The Cosmos DB adapter of the store. The only place that knows what its client really does."""
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final
+
+import anyio
+from azure.core.exceptions import AzureError
+from azure.cosmos import CosmosList
+from azure.cosmos import exceptions as cosmos_errors
+from azure.cosmos.aio import ContainerProxy
+
+from schemas.events import RecordedEvent
+from schemas.keys import BrookKey, partition_key
+from schemas.types import START, CommandId, Position
+from worker.protocol.documents import HEAD_ID, PENDING_ID, Document, DocumentError, read_event
+from worker.protocol.model import ETag, StoredHead
+from worker.protocol.writes import Create, Delete, Operation, Replace
+from worker.storage import paging
+from worker.storage.base import (
+    PAGE_EVENTS_DEFAULT,
+    ContradictionError,
+    Diverged,
+    LoadedHead,
+    TooLarge,
+    WriteResult,
+    Written,
+)
+from worker.storage.heads import stored_head
+from worker.storage.retries import RetryOptions, TransientStoreError, classified, retrying
+
+_HEADS: Final = 'SELECT * FROM c WHERE c.id IN ("head", "head-pending")'
+_RANGE: Final = (
+    'SELECT * FROM c WHERE c.type = "event" AND c.position >= @first AND c.position <= @last ORDER BY c.position'
+)
+_COMMAND: Final = (
+    "SELECT MIN(c.position) AS first, MAX(c.position) AS last FROM c"
+    ' WHERE c.type = "event" AND c.commandId = @command AND c.position <= @head'
+)
+
+_SESSION_TOKEN: Final = "x-ms-session-token"  # noqa: S105 - the name of a header
+_CHARGE: Final = "x-ms-request-charge"
+_SESSION_TOKENS_MAX: Final = 10_000
+_DIVERGED: Final = frozenset({404, 409, 412})
+_TOO_LARGE: Final = 413
+
+
+class CosmosBrookStore:
+    """Brooks in one Cosmos DB container with partition key path `/brookPartitionKey`.
+
+    Reads see the writes of this process: a batch does not update the client's own session token, so its token is
+    kept by brook, for the last ten thousand brooks, and passed to the next read.
+    """
+
+    def __init__(self, container: ContainerProxy, retry: RetryOptions) -> None:
+        self._container = container
+        self._retry = retry
+        self._session_tokens: OrderedDict[str, str] = OrderedDict()
+
+    async def load(self, key: BrookKey) -> LoadedHead:
+        """The head and whether a head-pending exists, from one query, so that both are of one moment."""
+        documents, charge_ru = await self._query(key, _HEADS, [])
+        by_id = {document["id"]: document for document in documents}
+        head = by_id.get(HEAD_ID)
+        stored = stored_head(key, head, ETag(head["_etag"])) if head else StoredHead(key=key)
+        return LoadedHead(stored=stored, pending_exists=PENDING_ID in by_id, charge_ru=charge_ru)
+
+    async def write(self, key: BrookKey, operations: Sequence[Operation]) -> WriteResult:
+        """Carry out one conditional batch.
+
+        Sent again after a throttle, a time-out, a disconnect or a server error: each try is conditional on the
+        same state, so that at most one takes effect. If an earlier one did, the next is refused as `Diverged`.
+        """
+        charge_ru = 0.0
+        async for attempt in retrying(self._retry):
+            number = attempt.retry_state.attempt_number
+            with attempt:
+                result = await self._write_once(key, operations)
+                if isinstance(result, TooLarge):
+                    return TooLarge(attempts=number)
+                charge_ru += result.charge_ru
+                if isinstance(result, Diverged):
+                    return Diverged(operation=result.operation, charge_ru=charge_ru, attempts=number)
+                return Written(etags=result.etags, charge_ru=charge_ru, attempts=number)
+        raise AssertionError("retrying returns or raises")
+
+    async def find_command(self, key: BrookKey, command_id: CommandId) -> tuple[Position, Position] | None:
+        """First and last position of the committed events of a command."""
+        head = (await self.load(key)).stored.head.position
+        rows, _ = await self._query(key, _COMMAND, [("@command", command_id), ("@head", head)])
+        if not rows or rows[0].get("first") is None:
+            return None
+        return Position(rows[0]["first"]), Position(rows[0]["last"])
+
+    async def head_position(self, key: BrookKey) -> Position:
+        """The last committed position."""
+        return (await self.load(key)).stored.head.position
+
+    async def read_forward(
+        self, key: BrookKey, from_position: Position = START, *, page_events: int = PAGE_EVENTS_DEFAULT
+    ) -> AsyncIterator[RecordedEvent]:
+        """Events from `from_position` up to the head, ascending."""
+        head = await self.head_position(key)
+        async for event in paging.forward(self._read_range, key, from_position, head, page_events):
+            yield event
+
+    async def read_backward(
+        self, key: BrookKey, from_position: Position | None = None, *, page_events: int = PAGE_EVENTS_DEFAULT
+    ) -> AsyncIterator[RecordedEvent]:
+        """Events from `from_position` (default: the head) down to 0, descending."""
+        head = await self.head_position(key)
+        last = head if from_position is None else Position(min(from_position, head))
+        async for event in paging.backward(self._read_range, key, last, page_events):
+            yield event
+
+    async def _read_range(self, key: BrookKey, first: Position, last: Position) -> list[RecordedEvent]:
+        documents, _ = await self._query(key, _RANGE, [("@first", first), ("@last", last)])
+        try:
+            return [read_event(key, document) for document in documents]
+        except DocumentError as error:
+            remedy = "compare the document with docs/protocol.md and repair it"
+            raise ContradictionError(key, str(error), remedy) from error
+
+    async def _write_once(self, key: BrookKey, operations: Sequence[Operation]) -> Written | Diverged | TooLarge:
+        """One try, its outcome told in the port's words."""
+        pk = partition_key(key)
+        try:
+            # A cancelled request would leave its connection in an unknown state; the client's time-out bounds it.
+            with anyio.CancelScope(shield=True):
+                results = await self._send(pk, operations)
+        except (cosmos_errors.CosmosBatchOperationError, cosmos_errors.CosmosHttpResponseError) as error:
+            headers = error.headers or {}
+            self._remember_token(pk, headers)
+            if isinstance(error, cosmos_errors.CosmosBatchOperationError) and error.status_code in _DIVERGED:
+                return Diverged(operation=error.error_index or 0, charge_ru=float(headers.get(_CHARGE, 0)))
+            if error.status_code == _TOO_LARGE:
+                return TooLarge()
+            raise classified(error) from error
+        except AzureError as error:
+            raise TransientStoreError(str(error)) from error
+        headers = results.get_response_headers()
+        self._remember_token(pk, headers)
+        return Written(etags=tuple(map(_etag, results)), charge_ru=float(headers.get(_CHARGE, 0)))
+
+    async def _send(self, pk: str, operations: Sequence[Operation]) -> CosmosList:
+        """Exactly one request: what the client would send again by itself is left to `write`."""
+        # The client empties the options of each operation: they are built anew for every try.
+        return await self._container.execute_item_batch(
+            [_as_tuple(operation) for operation in operations],
+            partition_key=pk,
+            retry_connect=0,
+            retry_read=0,
+            retry_status=0,
+            no_response=True,
+        )
+
+    async def _query(
+        self, key: BrookKey, query: str, parameters: list[tuple[str, object]]
+    ) -> tuple[list[Document], float]:
+        """All rows of a query within the brook's partition, and what it cost."""
+        async for attempt in retrying(self._retry):
+            with attempt:
+                return await self._query_once(partition_key(key), query, parameters)
+        raise AssertionError("retrying returns or raises")
+
+    async def _query_once(
+        self, pk: str, query: str, parameters: list[tuple[str, object]]
+    ) -> tuple[list[Document], float]:
+        charge_ru = 0.0
+
+        def count(headers: Mapping[str, Any], _: object) -> None:
+            nonlocal charge_ru
+            charge_ru += float(headers.get(_CHARGE, 0))
+
+        options: dict[str, Any] = {}
+        if token := self._session_tokens.get(pk):
+            options["session_token"] = token
+        try:
+            rows = self._container.query_items(
+                query,
+                parameters=[{"name": name, "value": value} for name, value in parameters],
+                partition_key=pk,
+                response_hook=count,
+                **options,
+            )
+            return [row async for row in rows], charge_ru
+        except cosmos_errors.CosmosHttpResponseError as error:
+            raise classified(error) from error
+        except AzureError as error:
+            raise TransientStoreError(str(error)) from error
+
+    def _remember_token(self, pk: str, headers: Mapping[str, Any]) -> None:
+        """Keep the newest session token of a brook; forget that of the brook not written to for longest."""
+        if token := headers.get(_SESSION_TOKEN):
+            self._session_tokens[pk] = token
+            self._session_tokens.move_to_end(pk)
+            if len(self._session_tokens) > _SESSION_TOKENS_MAX:
+                self._session_tokens.popitem(last=False)
+
+
+def _as_tuple(operation: Operation) -> tuple[str, tuple[Any, ...]] | tuple[str, tuple[Any, ...], dict[str, Any]]:
+    """The operation in the client's form."""
+    match operation:
+        case Create(document):
+            return ("create", (document,))
+        case Replace(document, if_match):
+            return ("replace", (document["id"], document), {"if_match_etag": if_match})
+        case Delete(document_id, None):
+            return ("delete", (document_id,))
+        case Delete(document_id, if_match):
+            return ("delete", (document_id,), {"if_match_etag": if_match})
+
+
+def _etag(result: Mapping[str, Any]) -> ETag | None:
+    """The new state's name: beside the body on the service, within it where the body is returned."""
+    etag = result.get("eTag") or (result.get("resourceBody") or {}).get("_etag")
+    return ETag(etag) if etag else None

@@ -1,0 +1,88 @@
+"""The one retry layer around the store: bounded in attempts and in time, and told by the service how long to wait."""
+
+from typing import Any, Final
+
+import anyio
+import msgspec
+from azure.cosmos import exceptions as cosmos_errors
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base, wait_random_exponential
+
+from worker.storage.base import StoreRefusedError, StoreUnavailableError
+
+_RETRY_AFTER: Final = "x-ms-retry-after-ms"
+# Throttled, conflicting in flight, timed out, moved; the rest of the transient ones are the 5xx.
+_TRANSIENT: Final = frozenset({408, 410, 429, 449})
+_SERVER_ERROR_MIN: Final = 500
+# A read session that this replica has not caught up with: https://aka.ms/cosmos-troubleshoot-not-found.
+_READ_SESSION_NOT_AVAILABLE: Final = 1002
+_NOT_FOUND: Final = 404
+
+
+class RetryOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """At most `attempts_max` requests, none begun after `time_max_s`."""
+
+    attempts_max: int = 6
+    time_max_s: float = 20.0
+    backoff_first_s: float = 0.05
+    backoff_max_s: float = 2.0
+
+
+class TransientStoreError(StoreUnavailableError):
+    """One try failed in a way that another may cure. `retry_after_s` is what the service asked for."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class _WaitAsTold(wait_base):
+    """What the service asks for, else jittered exponential backoff."""
+
+    def __init__(self, options: RetryOptions) -> None:
+        self._backoff = wait_random_exponential(multiplier=options.backoff_first_s, max=options.backoff_max_s)
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        error = retry_state.outcome.exception() if retry_state.outcome else None
+        told = error.retry_after_s if isinstance(error, TransientStoreError) else None
+        return self._backoff(retry_state) if told is None else told
+
+
+class _StopBefore(stop_base):
+    """Stop when the next try could not begin in time."""
+
+    def __init__(self, time_max_s: float) -> None:
+        self._time_max_s = time_max_s
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        elapsed = retry_state.seconds_since_start or 0.0
+        return elapsed + retry_state.upcoming_sleep > self._time_max_s
+
+
+def retrying(options: RetryOptions) -> AsyncRetrying:
+    """Try again on TransientStoreError; the last one is raised when the bounds are reached."""
+    return AsyncRetrying(
+        sleep=anyio.sleep,
+        retry=retry_if_exception_type(TransientStoreError),
+        wait=_WaitAsTold(options),
+        stop=stop_after_attempt(options.attempts_max) | _StopBefore(options.time_max_s),
+        reraise=True,
+    )
+
+
+def classified(error: Any) -> TransientStoreError | StoreRefusedError:
+    """Say whether a failed request of the Cosmos DB client may succeed when it is sent again."""
+    assert isinstance(error, cosmos_errors.CosmosHttpResponseError | cosmos_errors.CosmosBatchOperationError)
+    status = error.status_code or _SERVER_ERROR_MIN
+    what = f"Cosmos DB answered {status}/{error.sub_status or 0}"
+    stale = status == _NOT_FOUND and error.sub_status == _READ_SESSION_NOT_AVAILABLE
+    if status in _TRANSIENT or status >= _SERVER_ERROR_MIN or stale:
+        told = (error.headers or {}).get(_RETRY_AFTER)
+        return TransientStoreError(what, float(told) / 1000 if told else None)
+    return StoreRefusedError(f"{what}: {_first_line(error.message)}")
+
+
+def _first_line(message: str | None) -> str:
+    """The service's reason without its diagnostics."""
+    return (message or "no reason given").strip().splitlines()[0][:300]
