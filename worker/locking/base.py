@@ -21,11 +21,18 @@ class LeaseTimeoutError(LeaseError):
 
 
 class LeaseLostError(LeaseError):
-    """The lease is no longer ours: it expired, was broken or was taken."""
+    """The lease is no longer ours, or nobody can tell that it still is: it expired, was broken or was taken."""
 
 
 class LeaseUnavailableError(LeaseError):
     """The lease service did not answer, or refused for a reason that waiting may cure."""
+
+
+class LeaseMisconfiguredError(LeaseUnavailableError):
+    """The lease service answers but cannot serve us until somebody changes something; the message says what.
+
+    A kind of unavailability: the session is left as it is and tried again later, when it may have been mended.
+    """
 
 
 class Lease(Protocol):
@@ -48,6 +55,9 @@ class Lease(Protocol):
     async def renew(self) -> None:
         """Extend it by its duration.
 
+        Not guaranteed by success: that it was ours all the time. An expired lease that nobody took is renewed
+        too, so a holder must stop at `expires_at_s` by its own clock (`keep_renewed` does).
+
         Raises LeaseLostError when it is gone for good, LeaseUnavailableError when that is not known.
         """
         ...
@@ -65,6 +75,9 @@ class LeaseManager(Protocol):
 
     async def acquire(self, key: str) -> Lease:
         """Take the lease, waiting a bounded time with jittered backoff while another holds it.
+
+        An attempt whose answer was lost does not lock us out: the next one takes what it left. Nor does giving
+        up: what an unanswered attempt may have taken is given back where the service can be reached.
 
         Raises LeaseTimeoutError (key, time waited, attempts) or LeaseUnavailableError.
         """
