@@ -3,28 +3,31 @@
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractContextManager
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
 import anyio
 from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch
-from azure.servicebus.aio import ServiceBusReceiver, ServiceBusSender
+from azure.servicebus.aio import ServiceBusSender
 from azure.servicebus.exceptions import MessageSizeExceededError, ServiceBusError
 
 from brook_client.connect import ConnectServiceBus
 from brook_client.dispatch import Listener, ReplyDispatcher
 from brook_client.errors import CommandTooLargeError, ReplyUnavailableError, SendError
 from brook_client.messages import ReceivedReply, command_message
+from brook_client.reading import read
 from brook_client.replies import ReplyReceiver
 from schemas import codec
 from schemas.commands import AppendCommand, Expected, NewEvent
 from schemas.events import RecordedEvent
 from schemas.keys import BrookKey
 from schemas.replies import Reply
-from schemas.types import CommandId, Position
+from schemas.types import CommandId
 from worker.storage.base import BrookReader
 
 _SEND_TIMEOUT_S: Final = 30.0
+_OPEN_TIMEOUT_S: Final = 30.0
 _SEND_RETRIES: Final = 3
 _CLOSE_TIMEOUT_S: Final = 5.0
 _RECEIVER_SOCKET_TIMEOUT_S: Final = 0.05
@@ -42,7 +45,8 @@ class BrookClient:
     To be entered with `async with`, in one event loop; its methods may be called from many tasks. Each client has
     a session of its own in the reply queue, which it opens when it first awaits a reply. `connect` comes from
     `with_connection_string` or `with_credential`; `content_type` is that of commands and of their replies. The
-    command queue must not be partitioned: one batch holds commands of several sessions.
+    command queue must not be partitioned: one batch holds commands of several sessions. Without a `reply_queue`
+    (where replies go to a topic, say) commands can be sent, but their replies not be awaited.
     """
 
     def __init__(
@@ -50,7 +54,7 @@ class BrookClient:
         connect: ConnectServiceBus,
         *,
         command_queue: str = "brook-commands",
-        reply_queue: str = "brook-replies",
+        reply_queue: str | None = "brook-replies",
         content_type: str = codec.JSON,
         reader: BrookReader | None = None,
     ) -> None:
@@ -171,42 +175,41 @@ class BrookClient:
         """
         if self._reader is None:
             raise RuntimeError("this client cannot read: give it a reader when you make it")
-        key = BrookKey.parse(brook) if isinstance(brook, str) else brook
-        if backward:
-            start = None if from_position is None else Position(from_position)
-            return self._reader.read_backward(key, start)
-        return self._reader.read_forward(key, Position(from_position or 0))
+        return read(self._reader, brook, from_position=from_position, backward=backward)
 
     def _read_replies(self) -> None:
         """Start the reply task when it is first needed; those who only send need no session."""
         if self._replies is None:
-            self._replies = ReplyReceiver(self._new_receiver, self._dispatcher)
+            if self._reply_queue is None:
+                raise ReplyUnavailableError("this client has no reply queue; give it one, or send without awaiting")
+            open_receiver = partial(
+                self._receiving.get_queue_receiver,
+                self._reply_queue,
+                session_id=self._reply_session_id,
+                prefetch_count=0,
+                socket_timeout=_RECEIVER_SOCKET_TIMEOUT_S,
+            )
+            self._replies = ReplyReceiver(open_receiver, self._dispatcher)
             self._replies.start()
-
-    def _new_receiver(self) -> ServiceBusReceiver:
-        return self._receiving.get_queue_receiver(
-            self._reply_queue,
-            session_id=self._reply_session_id,
-            prefetch_count=0,
-            socket_timeout=_RECEIVER_SOCKET_TIMEOUT_S,
-        )
 
     def _message(self, command: AppendCommand) -> ServiceBusMessage:
         return command_message(
             command,
             content_type=self._content_type,
             reply_queue=self._reply_queue,
-            reply_session_id=self._reply_session_id,
+            reply_session_id=self._reply_session_id if self._reply_queue else None,
         )
 
     async def _new_batch(self) -> ServiceBusMessageBatch:
         """Make a batch of the size that the queue allows, which the sender learns by opening its link."""
-        with anyio.CancelScope(shield=True):  # a cancelled open leaves the sender unusable; it is bounded by itself
+        # Shielded, for a cancelled open leaves the sender unusable; and bounded here, for the library does not.
+        with anyio.move_on_after(_OPEN_TIMEOUT_S, shield=True):
             try:
-                batch = await self._sender.create_message_batch()
+                return await self._sender.create_message_batch()
             except (ServiceBusError, OSError) as error:
                 raise SendError(f"cannot send to {self._command_queue!r}: {error}") from error
-        return batch
+        self._sender = self._sending.get_queue_sender(self._command_queue)
+        raise SendError(f"cannot send to {self._command_queue!r}: its link did not open within {_OPEN_TIMEOUT_S:g} s")
 
     async def _send_batch(self, batch: ServiceBusMessageBatch, on_sent: OnSent | None) -> int:
         count = len(batch)

@@ -1,0 +1,143 @@
+"""The command line: `brook-worker`.
+
+Exit codes: 0 when all went well, 1 for an error that is told in a line or two on stderr, 2 for wrong usage.
+"""
+
+import importlib.util
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import anyio
+import typer
+from rich.console import Console
+
+from brook_client.client import BrookClient
+from brook_client.connect import with_connection_string
+from brook_client.messages import ReceivedReply
+from brook_client.reading import read as read_events
+from schemas import codec
+from schemas.keys import BrookKey
+from worker.commands.failures import CommandError, reported
+from worker.commands.lines import chunks
+from worker.commands.read import at_most, brook_reader, write_ndjson, write_table
+from worker.commands.send import SendSummary, send_lines
+from worker.configuration import load_settings
+from worker.settings import Settings
+
+app = typer.Typer(
+    name="brook-worker",
+    help="Append worker for event sourcing on Azure Service Bus, Cosmos DB and Blob Storage.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="TOML file with settings; BROOK_WORKER_* variables go over it."),
+]
+
+ResultT = TypeVar("ResultT")
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="brook-worker")
+
+
+@app.command()
+def send(
+    source: Annotated[str, typer.Argument(metavar="FILE|-", help="Append commands, one JSON object a line.")],
+    *,
+    config: ConfigOption = None,
+    await_replies: Annotated[
+        bool, typer.Option("--await/--no-await", help="Wait for the replies and print each as a line of JSON.")
+    ] = False,
+    timeout_s: Annotated[float, typer.Option(min=0.1, help="Give up when no reply has come for so long.")] = 30.0,
+    msgpack: Annotated[bool, typer.Option("--msgpack", help="Send MessagePack instead of JSON.")] = False,
+) -> None:
+    """Send append commands. A bad line is told by its number; all good ones are sent."""
+
+    def on_reply(reply: ReceivedReply) -> None:
+        typer.echo(codec.encode_reply(reply.reply))
+
+    async def send_all(settings: Settings, descriptor: int) -> SendSummary:
+        connect = with_connection_string(settings.servicebus_connection_string.reveal())
+        content_type = codec.MSGPACK if msgpack else codec.JSON
+        async with BrookClient(
+            connect,
+            command_queue=settings.command_queue,
+            reply_queue=settings.reply_queue,
+            content_type=content_type,
+        ) as client:
+            return await send_lines(
+                client,
+                chunks(descriptor),
+                await_replies=await_replies,
+                quiet_s=timeout_s,
+                on_reply=on_reply,
+                on_problem=_problem,
+            )
+
+    with reported():
+        settings = load_settings(config_file=config)
+        if await_replies and settings.reply_queue is None:
+            raise CommandError("--await: replies go to a topic (reply_topic), which is not read here; use --no-await")
+        if source == "-":
+            summary = _run(send_all, settings, sys.stdin.fileno())
+        else:
+            try:
+                with Path(source).open("rb") as file:
+                    summary = _run(send_all, settings, file.fileno())
+            except OSError as error:
+                raise CommandError(f"cannot read {source!r}: {error.strerror}") from error
+    typer.echo(f"sent {summary.sent:,} commands", err=True)
+    if summary.bad_lines:
+        typer.echo(f"error: {summary.bad_lines:,} not sent, see above", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def read(
+    brook: Annotated[str, typer.Argument(metavar="BROOK", help="The brook: name|entityId.")],
+    *,
+    config: ConfigOption = None,
+    from_position: Annotated[
+        int | None, typer.Option("--from", min=0, help="First position to read; default 0, or the head if backward.")
+    ] = None,
+    backward: Annotated[bool, typer.Option("--backward", help="Read towards position 0.")] = False,
+    limit: Annotated[int | None, typer.Option(min=0, help="Read no more than so many events.")] = None,
+    output: Annotated[
+        Literal["auto", "ndjson", "table"], typer.Option("--format", help="auto: a table on a terminal.")
+    ] = "auto",
+) -> None:
+    """Print the events of a brook, as newline-delimited JSON or as a table."""
+    console = Console()
+
+    async def print_events(settings: Settings, key: BrookKey) -> None:
+        async with brook_reader(settings) as reader:
+            events = at_most(read_events(reader, key, from_position=from_position, backward=backward), limit)
+            if output == "table" or (output == "auto" and console.is_terminal):
+                await write_table(events, str(key), console)
+            else:
+                await write_ndjson(events, console)
+
+    with reported():
+        key = BrookKey.parse(brook)
+        _run(print_events, load_settings(config_file=config), key)
+
+
+def _problem(text: str) -> None:
+    typer.echo(f"error: {text}", err=True)
+
+
+def _run(function: Callable[..., Awaitable[ResultT]], *args: Any) -> ResultT:
+    """Run on the faster event loop where it is installed: the Azure SDKs need asyncio."""
+    uvloop = importlib.util.find_spec("uvloop") is not None
+    return anyio.run(function, *args, backend="asyncio", backend_options={"use_uvloop": uvloop})
+
+
+if __name__ == "__main__":
+    main()

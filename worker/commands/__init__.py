@@ -1,0 +1,1 @@
+"""What the subcommands of `brook-worker` do, apart from their options."""

@@ -1,0 +1,80 @@
+"""`brook-worker read`: a brook's events as newline-delimited JSON or as a table."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from schemas.events import RecordedEvent
+from worker.clients import cosmos_client
+from worker.settings import Settings
+from worker.storage.base import BrookReader
+from worker.storage.cosmos import CosmosBrookStore
+from worker.storage.retries import RetryOptions
+
+_DATA_SHOWN_MAX: Final = 60
+
+
+@asynccontextmanager
+async def brook_reader(settings: Settings) -> AsyncIterator[BrookReader]:
+    """Open the read side of the store. Raises StartError when Cosmos DB does not answer."""
+    async with cosmos_client(settings) as client:
+        database = client.get_database_client(settings.cosmos_database)
+        retry = RetryOptions(attempts_max=settings.store_attempts_max, time_max_s=settings.store_time_max_s)
+        yield CosmosBrookStore(database.get_container_client(settings.cosmos_container), retry)
+
+
+async def at_most(events: AsyncIterator[RecordedEvent], limit: int | None) -> AsyncIterator[RecordedEvent]:
+    """Yield the first `limit` events; all of them without a limit."""
+    if limit == 0:
+        return
+    count = 0
+    async for event in events:
+        yield event
+        count += 1
+        if count == limit:
+            return
+
+
+async def write_ndjson(events: AsyncIterator[RecordedEvent], console: Console) -> int:
+    """Write one JSON object a line; returns how many."""
+    count = 0
+    async for event in events:
+        console.out(msgspec.json.encode(event).decode(), highlight=False)
+        count += 1
+    return count
+
+
+async def write_table(events: AsyncIterator[RecordedEvent], title: str, console: Console) -> int:
+    """Write a table with the beginning of each event's data; returns how many rows."""
+    table = Table(title=Text(title), title_justify="left")
+    table.add_column("position", justify="right")
+    for name in ("type", "event id", "time", "command", "data"):
+        table.add_column(name)
+    async for event in events:
+        cells = (
+            str(event.position),
+            event.event_type,
+            event.event_id,
+            event.time,
+            event.command_id or "",
+            _data(event),
+        )
+        table.add_row(*map(Text, cells))
+    console.print(table)
+    return table.row_count
+
+
+def _data(event: RecordedEvent) -> str:
+    """The data as text if it is some, else its size."""
+    try:
+        text = event.data.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if not text.isprintable():
+        return f"{len(event.data):,} bytes"
+    return text if len(text) <= _DATA_SHOWN_MAX else f"{text[:_DATA_SHOWN_MAX]}…"
