@@ -33,6 +33,8 @@ https://learn.microsoft.com/azure/storage/common/storage-use-azurite#well-known-
 
 KEEPALIVE_S: Final = 120.0
 STOP_S: Final = 5.0
+LINGER_S: Final = 2.0
+"""How long the content of a refused request is read and thrown away, so that its sender sees the refusal."""
 LATE_REQUESTS_MAX: Final = 1000
 HEADER_BYTES_MAX: Final = 16 * 1024
 _ANSWER_CODES = {403: "AuthenticationFailed", 500: "InternalError", 503: "ServerBusy"}
@@ -89,7 +91,7 @@ class BlobServer:
             access_log=None,
             auto_decompress=False,
             keepalive_timeout=KEEPALIVE_S,
-            lingering_time=0,
+            lingering_time=LINGER_S,
             max_field_size=HEADER_BYTES_MAX,
             max_line_size=HEADER_BYTES_MAX,
         )
