@@ -28,8 +28,12 @@ class StoreUnavailableError(StoreError):
     """
 
 
+class StoreMisconfiguredError(StoreUnavailableError):
+    """The store refuses everything until an operator acts: wrong credentials, missing database or container."""
+
+
 class StoreRefusedError(StoreError):
-    """The store refused the request for good: wrong credentials, missing container, malformed request."""
+    """The store refuses this one request for good: malformed, or the brook is full."""
 
 
 class ContradictionError(StoreError):

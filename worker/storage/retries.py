@@ -9,7 +9,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base, wait_random_exponential
 
-from worker.storage.base import StoreRefusedError, StoreUnavailableError
+from worker.storage.base import StoreMisconfiguredError, StoreRefusedError, StoreUnavailableError
 
 _RETRY_AFTER: Final = "x-ms-retry-after-ms"
 # Throttled, conflicting in flight, timed out, moved; the rest of the transient ones are the 5xx.
@@ -18,6 +18,10 @@ _SERVER_ERROR_MIN: Final = 500
 # A read session that this replica has not caught up with: https://aka.ms/cosmos-troubleshoot-not-found.
 _READ_SESSION_NOT_AVAILABLE: Final = 1002
 _NOT_FOUND: Final = 404
+# Refused whatever is asked: not logged in, not allowed, no such container.
+_MISCONFIGURED: Final = frozenset({401, 403, _NOT_FOUND})
+# 403 as well, but of one logical partition, which holds its 20 GB.
+_PARTITION_FULL: Final = 1014
 
 
 class RetryOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +75,7 @@ def retrying(options: RetryOptions) -> AsyncRetrying:
     )
 
 
-def classified(error: Any) -> TransientStoreError | StoreRefusedError:
+def classified(error: Any) -> TransientStoreError | StoreMisconfiguredError | StoreRefusedError:
     """Say whether a failed request of the Cosmos DB client may succeed when it is sent again."""
     assert isinstance(error, cosmos_errors.CosmosHttpResponseError | cosmos_errors.CosmosBatchOperationError)
     status = error.status_code or _SERVER_ERROR_MIN
@@ -80,7 +84,10 @@ def classified(error: Any) -> TransientStoreError | StoreRefusedError:
     if status in _TRANSIENT or status >= _SERVER_ERROR_MIN or stale:
         told = (error.headers or {}).get(_RETRY_AFTER)
         return TransientStoreError(what, float(told) / 1000 if told else None)
-    return StoreRefusedError(f"{what}: {_first_line(error.message)}")
+    reason = f"{what}: {_first_line(error.message)}"
+    if status in _MISCONFIGURED and error.sub_status != _PARTITION_FULL:
+        return StoreMisconfiguredError(f"{reason}; check the endpoint, the key, the database and the container")
+    return StoreRefusedError(reason)
 
 
 def _first_line(message: str | None) -> str:

@@ -1,0 +1,135 @@
+"""The composition root: opens the clients, puts the pieces together, runs until told to stop."""
+
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from schemas.guards import Guards
+from worker.clients import blob_service_client, cosmos_client, servicebus_client
+from worker.errors import StartError
+from worker.handlers.append import AppendHandler
+from worker.locking.blob import BlobLeaseManager
+from worker.protocol.model import Limits
+from worker.sessions.base import BrokerError, BrokerRefusedError
+from worker.sessions.group import GroupProcessor
+from worker.sessions.intake import Intake
+from worker.sessions.replies import ServiceBusReplies
+from worker.sessions.serve import SessionOptions, SessionServer
+from worker.sessions.servicebus import ServiceBusSessionSource
+from worker.sessions.stopping import Stopping
+from worker.settings import Settings
+from worker.storage.cosmos import CosmosBrookStore
+from worker.storage.retries import RetryOptions
+
+log = structlog.get_logger()
+
+
+async def run_worker(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT, then drain within `drain_grace_s`; a second signal ends at once.
+
+    Raises StartError when a service refuses us or does not answer at the start.
+    """
+    stopping = Stopping()
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(_watch_signals, tasks, stopping, settings.drain_grace_s)
+        if settings.auto_provision:
+            await _provision(settings)
+        async with open_server(settings) as server:
+            log.info("worker.started", queue=settings.command_queue, sessions_max=settings.max_concurrent_sessions)
+            try:
+                await server.run(stopping)
+            except* BrokerRefusedError as group:
+                raise StartError(f"command_queue: {group.exceptions[0]}") from group
+        log.info("worker.stopped")
+        tasks.cancel_scope.cancel()
+
+
+@contextlib.asynccontextmanager
+async def open_server(settings: Settings) -> AsyncIterator[SessionServer]:
+    """Everything that a worker consists of, opened in order and closed in reverse order.
+
+    Raises StartError when a service refuses us or does not answer.
+    """
+    async with (
+        cosmos_client(settings) as cosmos,
+        blob_service_client(settings) as blobs,
+        servicebus_client(settings) as broker,
+        _replies(settings) as replies,
+    ):
+        container = cosmos.get_database_client(settings.cosmos_database).get_container_client(settings.cosmos_container)
+        retry = RetryOptions(attempts_max=settings.store_attempts_max, time_max_s=settings.store_time_max_s)
+        handler = AppendHandler(CosmosBrookStore(container, retry), _limits(settings), replans_max=settings.replans_max)
+        guards = Guards(event_ids=settings.event_id_guard, events_max=settings.events_max)
+        yield SessionServer(
+            ServiceBusSessionSource(broker, settings.command_queue, accept_wait_s=settings.session_accept_wait_s),
+            BlobLeaseManager(blobs, settings.lease_container, settings.lease_options()),
+            GroupProcessor(Intake(guards, _reply_addresses(settings)), handler, replies),
+            SessionOptions(
+                max_concurrent_sessions=settings.max_concurrent_sessions,
+                session_idle_s=settings.session_idle_s,
+                session_pause_initial_s=settings.session_pause_initial_s,
+                session_pause_max_s=settings.session_pause_max_s,
+                group_commands_max=settings.group_commands_max,
+                lease_renew_after_s=settings.lease_renew_after_s,
+            ),
+        )
+
+
+@contextlib.asynccontextmanager
+async def _replies(settings: Settings) -> AsyncIterator[ServiceBusReplies]:
+    """Senders with a client of their own, so that closing them waits for nothing of the sessions."""
+    address = settings.reply_queue or settings.reply_topic
+    assert address is not None, "the settings were checked: one of the two is set"
+    async with servicebus_client(settings) as broker:
+        replies = ServiceBusReplies(broker, address, timeout_s=settings.reply_send_timeout_s)
+        try:
+            await replies.open()
+        except BrokerError as error:
+            raise StartError(f"reply_queue or reply_topic: {error}") from error
+        try:
+            yield replies
+        finally:
+            await replies.close()
+
+
+async def _watch_signals(
+    tasks: TaskGroup, stopping: Stopping, grace_s: float, *, task_status: anyio.abc.TaskStatus[None]
+) -> None:
+    """First signal: stop by flag, with a bound. Second signal, or the bound: end at once."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        received = await anext(aiter(signals))
+        log.info("worker.draining", signal=signal.Signals(received).name, grace_s=grace_s)
+        stopping.set()
+        with anyio.move_on_after(grace_s):
+            await anext(aiter(signals))
+        log.warning("worker.ended-at-once", reason="second signal or end of the grace period")
+        tasks.cancel_scope.cancel()
+
+
+def _limits(settings: Settings) -> Limits:
+    try:
+        return Limits(
+            batch_operations_max=settings.batch_operations_max,
+            batch_bytes_max=settings.batch_bytes_max,
+            event_bytes_max=settings.event_bytes_max,
+            recent_commands_max=settings.recent_commands_max,
+        )
+    except ValueError as error:
+        raise StartError(str(error)) from error
+
+
+def _reply_addresses(settings: Settings) -> frozenset[str]:
+    """The entities that a sender may name as its reply address: ours and those allowed, in lower case."""
+    named = (settings.reply_queue, settings.reply_topic, *settings.reply_entities_allowed)
+    return frozenset(name.lower() for name in named if name is not None)
+
+
+async def _provision(settings: Settings) -> None:
+    from worker.provisioning import provision  # noqa: PLC0415 - heavy, and only behind a flag
+
+    await provision(settings)

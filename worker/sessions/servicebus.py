@@ -1,0 +1,206 @@
+"""The Service Bus adapter: sessions of the command queue, by azure-servicebus.
+
+A receiver belongs to one session and to one connection. Once either is lost the client would open another session
+under the same receiver without a word; so the first failure ends the session here, and nothing is done on it again.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar, assert_never
+
+import anyio
+import structlog
+from azure.servicebus import NEXT_AVAILABLE_SESSION, ServiceBusReceivedMessage
+from azure.servicebus import exceptions as errors
+from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
+from azure.servicebus.amqp import AmqpMessageBodyType
+
+from worker.sessions.base import (
+    Abandon,
+    BrokerRefusedError,
+    BrokerUnavailableError,
+    Complete,
+    DeadLetter,
+    Delivery,
+    SessionLostError,
+    Settlement,
+)
+
+log = structlog.get_logger()
+
+_T = TypeVar("_T")
+
+_OPEN_TIMEOUT_S: Final = 15.0
+"""Time for connecting and attaching, beyond the wait for a session."""
+
+_REQUEST_TIMEOUT_S: Final = 10.0
+_CLOSE_TIMEOUT_S: Final = 5.0
+_RENEWAL_RETRY_S: Final = 1.0
+# A lock this close to its end is treated as lost: a request may take as long.
+_LOCK_MARGIN_S: Final = 1.0
+
+_LOCK_MAX_S: Final = 300.0
+"""Service Bus grants locks of up to five minutes; more can only be a difference between clocks."""
+
+_REFUSED: Final = (
+    errors.ServiceBusAuthenticationError,
+    errors.ServiceBusAuthorizationError,
+    errors.MessagingEntityNotFoundError,
+    errors.MessagingEntityDisabledError,
+)
+
+
+def broker_error(what: str, error: Exception) -> BrokerRefusedError | BrokerUnavailableError:
+    """Say in our words why the broker did not do `what`."""
+    if isinstance(error, _REFUSED):
+        return BrokerRefusedError(f"{what}: {type(error).__name__}; check the entity's name and the credentials")
+    return BrokerUnavailableError(f"{what}: {type(error).__name__}")
+
+
+class ServiceBusSessionSource:
+    """Accepts sessions of one queue. The client must have `retry_total=0`: waiting is done here."""
+
+    def __init__(self, client: ServiceBusClient, queue: str, *, accept_wait_s: float) -> None:
+        self._client = client
+        self._queue = queue
+        self._accept_wait_s = accept_wait_s
+
+    async def accept(self) -> "ServiceBusSession | None":
+        """Accept the next session that has messages; None when there was none within the wait."""
+        receiver = self._client.get_queue_receiver(
+            self._queue,
+            session_id=NEXT_AVAILABLE_SESSION,
+            max_wait_time=self._accept_wait_s,
+            prefetch_count=0,
+        )
+        what = f"accept a session of {self._queue!r}"
+        try:
+            with anyio.fail_after(self._accept_wait_s + _OPEN_TIMEOUT_S):
+                await receiver.__aenter__()
+            return ServiceBusSession(receiver)
+        except BaseException as error:
+            await _close(receiver)
+            if isinstance(error, errors.OperationTimeoutError | errors.SessionCannotBeLockedError):
+                return None
+            if isinstance(error, Exception):
+                raise broker_error(what, error) from error
+            raise
+
+
+class ServiceBusSession:
+    """One accepted session."""
+
+    def __init__(self, receiver: ServiceBusReceiver) -> None:
+        self._receiver = receiver
+        self._session_id = receiver.session.session_id
+        self._lost = False
+        self._lock_ends_s = anyio.current_time() + _remaining_s(receiver.session.locked_until_utc)
+
+    @property
+    def session_id(self) -> str:
+        """Which session it is."""
+        return self._session_id
+
+    async def receive(self, count_max: int, wait_s: float) -> Sequence[Delivery]:
+        """At most `count_max` deliveries, in order; none when none came within `wait_s`."""
+        messages = await self._ours(
+            lambda: self._receiver.receive_messages(max_message_count=count_max, max_wait_time=wait_s),
+            timeout_s=wait_s + _REQUEST_TIMEOUT_S,
+            shield=False,
+        )
+        return [_delivery(message) for message in messages]
+
+    async def settle(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> None:
+        """Settle deliveries, all at once: one after the other would cost a round trip each."""
+        await self._ours(
+            lambda: asyncio.gather(*(self._settle(delivery, settlement) for delivery, settlement in settlements)),
+            timeout_s=_REQUEST_TIMEOUT_S,
+            shield=True,
+        )
+
+    async def keep_locked(self) -> None:
+        """Renew the lock until cancelled. Raises SessionLostError once it is lost or about to lapse."""
+        while True:
+            left_s = self._lock_ends_s - anyio.current_time()
+            await anyio.sleep(max(left_s / 3, 0))
+            while not await self._renewed():
+                if anyio.current_time() + _RENEWAL_RETRY_S + _LOCK_MARGIN_S > self._lock_ends_s:
+                    self._lost = True
+                    raise SessionLostError(f"session {self._session_id!r}: its lock could not be renewed in time")
+                await anyio.sleep(_RENEWAL_RETRY_S)
+
+    async def close(self) -> None:
+        """Give the session back. Shielded and bounded; never raises."""
+        self._lost = True
+        await _close(self._receiver)
+
+    async def _renewed(self) -> bool:
+        """One try to renew; False when it failed in a way that another try may cure."""
+        asked_at_s = anyio.current_time()
+        try:
+            with anyio.CancelScope(shield=True):
+                locked_until = await self._receiver.session.renew_lock(timeout=_REQUEST_TIMEOUT_S / 2)
+        except errors.SessionLockLostError as error:
+            self._lost = True
+            raise SessionLostError(f"session {self._session_id!r}: lock lost") from error
+        except Exception as error:  # noqa: BLE001 - whatever the client raises, the lock's end is what counts
+            log.warning("session.renewal-failed", session=self._session_id, error=type(error).__name__)
+            return False
+        # Counted from before the request, on our own clock: the broker's may differ.
+        self._lock_ends_s = max(self._lock_ends_s, asked_at_s + min(_remaining_s(locked_until), _LOCK_MAX_S))
+        return True
+
+    async def _settle(self, delivery: Delivery, settlement: Settlement) -> None:
+        message: Any = delivery.raw
+        match settlement:
+            case Complete():
+                await self._receiver.complete_message(message)
+            case Abandon():
+                await self._receiver.abandon_message(message)
+            case DeadLetter(reason, description):
+                await self._receiver.dead_letter_message(message, reason=reason, error_description=description)
+            case _:
+                assert_never(settlement)
+
+    async def _ours(self, act: Callable[[], Awaitable[_T]], *, timeout_s: float, shield: bool) -> _T:
+        """Do something on the session while it is ours; the first failure ends it."""
+        if self._lost:
+            raise SessionLostError(f"session {self._session_id!r} was lost before")
+        try:
+            with anyio.fail_after(timeout_s, shield=shield):
+                return await act()
+        except (errors.ServiceBusError, TimeoutError, OSError) as error:
+            self._lost = True
+            raise SessionLostError(f"session {self._session_id!r}: {type(error).__name__}") from error
+
+
+def _remaining_s(locked_until: datetime | None) -> float:
+    """How long a lock lasts from now, by the broker's word and our wall clock."""
+    if locked_until is None:
+        return 0.0
+    return (locked_until.astimezone(UTC) - datetime.now(UTC)).total_seconds()
+
+
+def _delivery(message: ServiceBusReceivedMessage) -> Delivery:
+    binary = message.body_type == AmqpMessageBodyType.DATA
+    return Delivery(
+        body=b"".join(message.body) if binary else None,
+        content_type=message.content_type,
+        message_id=message.message_id,
+        session_id=message.session_id,
+        reply_to=message.reply_to,
+        reply_to_session_id=message.reply_to_session_id,
+        enqueued_at=message.enqueued_time_utc,
+        delivery_count=message.delivery_count or 0,
+        raw=message,
+    )
+
+
+async def _close(receiver: ServiceBusReceiver) -> None:
+    """Close a receiver, whatever state it is in."""
+    with anyio.move_on_after(_CLOSE_TIMEOUT_S, shield=True):
+        try:
+            await receiver.close()
+        except Exception as error:  # noqa: BLE001 - it is given up anyway; the broker frees the session by itself
+            log.debug("session.close-failed", error=type(error).__name__)
