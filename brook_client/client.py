@@ -123,9 +123,14 @@ class BrookClient:
         return (await self.request(command, timeout_s=timeout_s)).reply
 
     async def request(self, command: AppendCommand, *, timeout_s: float = 30.0) -> ReceivedReply:
-        """Send a command and await its reply, with the facts that came along. Raises as `append` does."""
+        """Send a command and await its reply, with the facts that came along. Raises as `append` does.
+
+        A command that this client has a reply to is answered from memory (the last thousand are kept).
+        """
+        if (known := self._dispatcher.recall(command)) is not None:
+            return known
         self._read_replies()
-        with self._dispatcher.expect(command.command_id) as waiter:
+        with self._dispatcher.expect(command) as waiter:
             await self.send(command)
             return await self._dispatcher.reply(waiter, timeout_s=timeout_s)
 

@@ -1,13 +1,20 @@
 """Who waits for which reply. Pure bookkeeping: no sockets, no tasks."""
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import anyio
 
 from brook_client.errors import BrookClientError, ReplyTimeoutError
 from brook_client.messages import ReceivedReply
+from schemas.codec import encode_command
+from schemas.commands import AppendCommand
 from schemas.types import CommandId
+
+_REMEMBERED_MAX: Final = 1_000
 
 Listener = Callable[[ReceivedReply], None]
 
@@ -38,16 +45,26 @@ class Waiter:
                 raise AssertionError("a waiter arrived without an outcome")
 
 
+class _Asked:
+    """A command that somebody waited for, and its reply once it came, be it late."""
+
+    def __init__(self, digest: bytes) -> None:
+        self.digest = digest
+        self.reply: ReceivedReply | None = None
+
+
 class ReplyDispatcher:
     """Hands each reply to everyone who waits for its command.
 
-    Guarantee: a reply ends all waits for its command id, since every reply to a command has the same content. A
-    reply that nobody waits for changes nothing: it is late, or a duplicate.
+    Guarantee: a reply ends all waits for its command id, since every reply to a command has the same content. The
+    replies to the last thousand commands waited for are remembered, also those that came too late: a reply queue
+    with duplicate detection would drop the reply to the same command sent again.
     """
 
     def __init__(self) -> None:
         self._waiters: dict[CommandId, list[Waiter]] = {}
         self._listeners: list[Listener] = []
+        self._asked: OrderedDict[CommandId, _Asked] = OrderedDict()
         self.trouble: str | None = None
         """Why replies cannot be read at present, for the error of those who wait in vain."""
 
@@ -61,9 +78,16 @@ class ReplyDispatcher:
         """Whether somebody wants all replies."""
         return bool(self._listeners)
 
+    def recall(self, command: AppendCommand) -> ReceivedReply | None:
+        """The reply to this very command, content included, if it came and is remembered."""
+        asked = self._asked.get(command.command_id)
+        return asked.reply if asked is not None and asked.digest == _digest(command) else None
+
     @contextmanager
-    def expect(self, command_id: CommandId) -> Iterator[Waiter]:
+    def expect(self, command: AppendCommand) -> Iterator[Waiter]:
         """Wait for a command's reply while the context lasts. Enter it before the command is sent."""
+        command_id = command.command_id
+        self._remember(command)
         waiter = Waiter(command_id)
         self._waiters.setdefault(command_id, []).append(waiter)
         try:
@@ -85,6 +109,8 @@ class ReplyDispatcher:
 
     def dispatch(self, reply: ReceivedReply) -> bool:
         """Give `reply` to its waiters and to all listeners; False when nobody waited for it."""
+        if (asked := self._asked.get(reply.command_id)) is not None:
+            asked.reply = reply
         waiters = self._waiters.get(reply.command_id, [])
         for waiter in waiters:
             waiter.settle(reply)
@@ -107,3 +133,17 @@ class ReplyDispatcher:
         with anyio.move_on_after(timeout_s):
             return await waiter.outcome()
         raise ReplyTimeoutError(waiter.command_id, waited_s=timeout_s, reason=self.trouble)
+
+    def _remember(self, command: AppendCommand) -> None:
+        """Note what is asked for. The same id with another content is another question."""
+        digest = _digest(command)
+        asked = self._asked.get(command.command_id)
+        if asked is None or asked.digest != digest:
+            self._asked[command.command_id] = _Asked(digest)
+        self._asked.move_to_end(command.command_id)
+        while len(self._asked) > _REMEMBERED_MAX:
+            self._asked.popitem(last=False)
+
+
+def _digest(command: AppendCommand) -> bytes:
+    return hashlib.blake2b(encode_command(command)).digest()

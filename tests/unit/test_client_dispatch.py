@@ -9,10 +9,21 @@ from brook_client.dispatch import ReplyDispatcher
 from brook_client.errors import ReplyTimeoutError, ReplyUnavailableError
 from brook_client.messages import ReceivedReply
 from schemas.codec import encode_reply
+from schemas.commands import AppendCommand, NewEvent
+from schemas.keys import BrookKey
 from schemas.replies import Appended
 from schemas.types import CommandId, Position
 
 pytestmark = pytest.mark.anyio
+
+
+def command(command_id: str, event_id: str = "e1") -> AppendCommand:
+    return AppendCommand(
+        command_id=CommandId(command_id),
+        brook=BrookKey("order", "1"),
+        expected="any",
+        events=(NewEvent(event_id=event_id, event_type="Opened", data=b""),),
+    )
 
 
 def reply_to(command_id: str) -> ReceivedReply:
@@ -22,7 +33,7 @@ def reply_to(command_id: str) -> ReceivedReply:
 
 async def test_a_reply_ends_the_wait_for_its_command_only() -> None:
     dispatcher = ReplyDispatcher()
-    with dispatcher.expect(CommandId("a")) as a, dispatcher.expect(CommandId("b")) as b:
+    with dispatcher.expect(command("a")) as a, dispatcher.expect(command("b")) as b:
         assert dispatcher.dispatch(reply_to("a"))
         assert await dispatcher.reply(a, timeout_s=1) == reply_to("a")
         with pytest.raises(ReplyTimeoutError) as error:
@@ -35,19 +46,45 @@ async def test_a_reply_ends_the_wait_for_its_command_only() -> None:
 async def test_all_who_wait_for_one_command_get_its_first_reply() -> None:
     dispatcher = ReplyDispatcher()
     with ExitStack() as stack:
-        waiters = [stack.enter_context(dispatcher.expect(CommandId("a"))) for _ in range(3)]
+        waiters = [stack.enter_context(dispatcher.expect(command("a"))) for _ in range(3)]
         assert dispatcher.wanted == 1
         dispatcher.dispatch(reply_to("a"))
         dispatcher.fail_all(ReplyUnavailableError("too late to matter"))
         assert [await dispatcher.reply(waiter, timeout_s=1) for waiter in waiters] == [reply_to("a")] * 3
 
 
-async def test_a_late_or_repeated_reply_changes_nothing() -> None:
+async def test_a_reply_that_nobody_asked_for_changes_nothing() -> None:
     dispatcher = ReplyDispatcher()
-    with dispatcher.expect(CommandId("a")):
-        pass
-    assert dispatcher.wanted == 0
     assert not dispatcher.dispatch(reply_to("a"))
+    assert dispatcher.recall(command("a")) is None
+
+
+async def test_a_late_reply_is_kept_for_the_same_command_asked_again() -> None:
+    dispatcher = ReplyDispatcher()
+    with dispatcher.expect(command("a")) as waiter, pytest.raises(ReplyTimeoutError):
+        await dispatcher.reply(waiter, timeout_s=0.01)
+    assert dispatcher.wanted == 0
+    assert dispatcher.recall(command("a")) is None
+    assert not dispatcher.dispatch(reply_to("a"))
+    assert dispatcher.recall(command("a")) == reply_to("a")
+
+
+async def test_another_content_under_the_same_id_is_not_answered_from_memory() -> None:
+    dispatcher = ReplyDispatcher()
+    with dispatcher.expect(command("a")):
+        dispatcher.dispatch(reply_to("a"))
+    assert dispatcher.recall(command("a", event_id="other")) is None
+    with dispatcher.expect(command("a", event_id="other")):
+        assert dispatcher.recall(command("a")) is None
+
+
+async def test_only_so_many_replies_are_remembered() -> None:
+    dispatcher = ReplyDispatcher()
+    for number in range(1_001):
+        with dispatcher.expect(command(f"c{number}")):
+            dispatcher.dispatch(reply_to(f"c{number}"))
+    assert dispatcher.recall(command("c0")) is None
+    assert dispatcher.recall(command("c1")) == reply_to("c1")
 
 
 async def test_listeners_hear_every_reply_while_they_listen() -> None:
@@ -63,7 +100,7 @@ async def test_listeners_hear_every_reply_while_they_listen() -> None:
 
 async def test_an_unreadable_reply_queue_ends_every_wait_with_its_reason() -> None:
     dispatcher = ReplyDispatcher()
-    with dispatcher.expect(CommandId("a")) as a, dispatcher.expect(CommandId("b")) as b:
+    with dispatcher.expect(command("a")) as a, dispatcher.expect(command("b")) as b:
         dispatcher.fail_all(ReplyUnavailableError("no such queue"))
         for waiter in (a, b):
             with pytest.raises(ReplyUnavailableError, match="no such queue"):
@@ -73,13 +110,13 @@ async def test_an_unreadable_reply_queue_ends_every_wait_with_its_reason() -> No
 async def test_a_timeout_tells_why_replies_could_not_be_read() -> None:
     dispatcher = ReplyDispatcher()
     dispatcher.trouble = "the reply queue cannot be read: connection refused"
-    with dispatcher.expect(CommandId("a")) as waiter, pytest.raises(ReplyTimeoutError, match="connection refused"):
+    with dispatcher.expect(command("a")) as waiter, pytest.raises(ReplyTimeoutError, match="connection refused"):
         await dispatcher.reply(waiter, timeout_s=0.01)
 
 
 async def test_a_reply_that_comes_while_somebody_waits_wakes_them() -> None:
     dispatcher = ReplyDispatcher()
-    with dispatcher.expect(CommandId("a")) as waiter:
+    with dispatcher.expect(command("a")) as waiter:
         async with anyio.create_task_group() as tasks:
 
             async def answer() -> None:
