@@ -1,0 +1,56 @@
+"""Master key signatures: https://learn.microsoft.com/rest/api/cosmos-db/access-control-on-cosmosdb-resources."""
+
+import base64
+import hashlib
+import hmac
+from typing import Final
+from urllib.parse import unquote
+
+from emulator.cosmos.errors import CosmosError
+
+WELL_KNOWN_KEY: Final = "C2y6yDjf5/R+ob0N8A7Cgv30VRDJIWEHLM+4QDU5DE2nQ9nDuVTqobD4b8mGGyPMbIZnqyMsEcaGQy67XIw/Jw=="
+"""The key that the official emulator publishes for everybody: no secret.
+
+https://learn.microsoft.com/azure/cosmos-db/emulator#authentication
+"""
+
+
+class KeyCheck:
+    """Verifies the authorization header of each request against one account key."""
+
+    def __init__(self, account_key: str) -> None:
+        self._key = base64.b64decode(account_key, validate=True)
+
+    def check(
+        self, authorization: str | None, *, method: str, resource_type: str, link: str, x_date: str, date: str
+    ) -> None:
+        """Raise 401 unless the header carries the signature of this request.
+
+        Not checked: whether the date is recent, since tests move the clock of the service.
+
+        Raises:
+            CosmosError: 401, with the payload that the service expected to be signed.
+        """
+        if not authorization:
+            raise CosmosError(
+                401, "Required Header authorization is missing. Ensure a valid Authorization token is passed."
+            )
+        if not x_date and not date:
+            raise CosmosError(401, "Either the x-ms-date or the date header must be set on a signed request.")
+        fields = dict(part.partition("=")[::2] for part in unquote(authorization).split("&", 2))
+        if fields.get("type") != "master" or fields.get("ver") != "1.0":
+            raise CosmosError(
+                401, "Authorization header doesn't confirm to the required format: a master key token is needed."
+            )
+        given = fields.get("sig", "")
+        for candidate in dict.fromkeys((link, link.lower())):  # links by resource id are signed in lower case
+            payload = f"{method.lower()}\n{resource_type}\n{candidate}\n{x_date.lower()}\n{date.lower()}\n"
+            digest = hmac.digest(self._key, payload.encode("utf-8", "surrogatepass"), hashlib.sha256)
+            if hmac.compare_digest(base64.b64encode(digest), given.encode("utf-8", "surrogatepass")):
+                return
+        expected = f"{method.lower()}\n{resource_type}\n{link}\n{x_date.lower()}\n{date.lower()}\n"
+        raise CosmosError(
+            401,
+            "The input authorization token can't serve the request. The wrong key is being used or the expected"
+            f" payload is not built as per the protocol. Server used the following payload to sign: {expected!r}",
+        )

@@ -1,0 +1,268 @@
+"""The front of the embedded Cosmos DB: HTTP on 127.0.0.1, as `azure.cosmos` speaks it."""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import structlog
+from aiohttp import web
+from multidict import CIMultiDict
+
+from emulator.clock import Clock
+from emulator.cosmos.auth import WELL_KNOWN_KEY, KeyCheck
+from emulator.cosmos.connections import ConnectionServer, error_body
+from emulator.cosmos.engine import CosmosEngine
+from emulator.cosmos.errors import CosmosError, too_large
+from emulator.cosmos.handlers import Handlers, Reply, Request
+from emulator.cosmos.wire import ACTIVITY_ID, Target, facts_of, target_of
+from emulator.faults import Answer, ApplyLate, ApplyThenDrop, DropBefore, Effect, Faults, NoFault, Truncate
+from emulator.journal import Journal
+
+log = structlog.get_logger()
+
+HOST: Final = "127.0.0.1"
+REGION: Final = "Local"
+REQUEST_BYTES_MAX: Final = 2 * 1024 * 1024
+CONNECTIONS_MAX: Final = 1000
+BODY_S: Final = 30.0
+"""How long a client may take to send a body."""
+
+STOP_S: Final = 2.0
+LATE_REQUESTS_MAX: Final = 1000
+"""Requests that may wait to be applied late at one time; further ones are applied at once."""
+
+_FIXED_HEADERS: Final = {
+    "Server": "Microsoft-HTTPAPI/2.0",
+    "Content-Type": "application/json",
+    "x-ms-gatewayversion": "2.0.0",
+    "x-ms-serviceversion": "2.14.0",
+    "x-ms-schemaversion": "1.18",
+}
+
+
+class CosmosServer:
+    """The embedded Cosmos DB of one account.
+
+    Guarantee: listens on 127.0.0.1 only; a request that was answered with success is in the journal; `stop` ends
+    every connection and every request that was to be applied late.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        journal: Journal,
+        faults: Faults,
+        account_key: str = WELL_KNOWN_KEY,
+        connections_max: int = CONNECTIONS_MAX,
+        body_s: float = BODY_S,
+        idle_s: float | None = None,
+    ) -> None:
+        self.engine = CosmosEngine(clock=clock, journal=journal)
+        self._faults = faults
+        self._key = account_key
+        self._keys = KeyCheck(account_key)
+        self._handlers = Handlers(self.engine, self._account_properties)
+        self._connections_max = connections_max
+        self._body_s = body_s
+        self._idle_s = idle_s
+        self._runner: web.ServerRunner | None = None
+        self._port = 0
+        self._late: set[asyncio.TimerHandle] = set()
+
+    @property
+    def endpoint(self) -> str:
+        """Where clients connect to."""
+        return f"http://{HOST}:{self._port}/"
+
+    @property
+    def key(self) -> str:
+        """The account key."""
+        return self._key
+
+    async def start(self, port: int = 0) -> int:
+        """Listen; returns the port."""
+        if self._runner is not None:
+            raise RuntimeError("the Cosmos DB server is running already")
+        options = {} if self._idle_s is None else {"idle_s": self._idle_s}
+        server = ConnectionServer(
+            self._answer, connections_max=self._connections_max, request_bytes_max=REQUEST_BYTES_MAX, **options
+        )
+        runner = web.ServerRunner(server, shutdown_timeout=STOP_S)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, HOST, port).start()
+        except OSError:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        self._port = runner.addresses[0][1]
+        log.info("cosmos.listening", port=self._port)
+        return self._port
+
+    async def stop(self) -> None:
+        """Stop listening and close every connection. Idempotent."""
+        for handle in self._late:
+            handle.cancel()
+        self._late.clear()
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+            log.info("cosmos.stopped", port=self._port)
+
+    def _account_properties(self) -> dict[str, Any]:
+        """One region for reading and writing: ETags fence only where there is a single write region."""
+        location = {"name": REGION, "databaseAccountEndpoint": self.endpoint}
+        return {
+            "_self": "",
+            "id": "local",
+            "_rid": "local",
+            "media": "//media/",
+            "addresses": "//addresses/",
+            "_dbs": "//dbs/",
+            "writableLocations": [location],
+            "readableLocations": [location],
+            "enableMultipleWriteLocations": False,
+            "userReplicationPolicy": {"asyncReplication": False, "minReplicaSetSize": 1, "maxReplicasetSize": 4},
+            "userConsistencyPolicy": {"defaultConsistencyLevel": "Session"},
+            "systemReplicationPolicy": {"minReplicaSetSize": 1, "maxReplicasetSize": 4},
+            "readPolicy": {"primaryReadCoefficient": 1, "secondaryReadCoefficient": 1},
+            "queryEngineConfiguration": "{}",
+        }
+
+    # --- one request ---
+
+    async def _answer(self, http: web.BaseRequest) -> web.StreamResponse:
+        """Read, maybe inject a fault, apply, answer. Never raises but for cancellation."""
+        target = target_of(http.method, http.rel_url.raw_path, http.headers)
+        injection = self._faults.decide("cosmos", target.operation, facts_of(target, http.headers))
+        activity_id = http.headers.get(ACTIVITY_ID) or str(uuid.uuid4())
+        try:
+            body = await self._body(http)
+        except CosmosError as error:
+            return _response(_refusal(error), activity_id)
+        if injection.delay_s > 0:
+            await asyncio.sleep(injection.delay_s)
+        request = Request(target, http.headers, body)
+
+        def apply() -> Reply:
+            return self._apply(http.method, request)
+
+        if isinstance(injection.effect, NoFault):
+            return _response(apply(), activity_id)
+        return await self._inject(injection.effect, apply, http, activity_id)
+
+    async def _body(self, http: web.BaseRequest) -> bytes:
+        """The whole body.
+
+        Raises:
+            CosmosError: 413 where it is too large, 408 where it takes too long, 400 where it breaks off.
+        """
+        if not http.body_exists:
+            return b""
+        if http.headers.get("content-encoding", "identity").lower() != "identity":
+            raise CosmosError(415, "Content-Encoding is not supported.")
+        try:
+            async with asyncio.timeout(self._body_s):
+                return await http.read()
+        except web.HTTPRequestEntityTooLarge as error:
+            raise too_large() from error
+        except TimeoutError as error:
+            raise CosmosError(408, "The request body took too long to arrive.") from error
+        except (web.RequestPayloadError, ConnectionError, ValueError) as error:
+            raise CosmosError(400, "The request body broke off.") from error
+
+    def _apply(self, method: str, request: Request) -> Reply:
+        """Check the signature and let the engine answer; a bug becomes a 500 that names it in the log only."""
+        try:
+            self._check_key(method, request.target, request.headers)
+            return self._handlers.handle(request)
+        except CosmosError as error:
+            return _refusal(error)
+        except Exception:
+            log.exception("cosmos.request-failed", operation=request.target.operation)
+            return _refusal(CosmosError(500, "Unknown server error occurred when processing this request."))
+
+    def _check_key(self, method: str, target: Target, headers: Mapping[str, str]) -> None:
+        self._keys.check(
+            headers.get("authorization"),
+            method=method,
+            resource_type=target.resource_type,
+            link=target.link,
+            x_date=headers.get("x-ms-date", ""),
+            date=headers.get("date", ""),
+        )
+
+    # --- faults ---
+
+    async def _inject(
+        self, effect: Effect, apply: Callable[[], Reply], http: web.BaseRequest, activity_id: str
+    ) -> web.StreamResponse:
+        """Carry out the effect of a fault rule."""
+        match effect:
+            case Answer(status=status, sub_status=sub_status, retry_after_ms=retry_after_ms):
+                fault = CosmosError(status, "Injected fault.", sub_status=sub_status, retry_after_ms=retry_after_ms)
+                return _response(_refusal(fault), activity_id)
+            case DropBefore():
+                return _dropped(http)
+            case ApplyThenDrop():
+                apply()
+                return _dropped(http)
+            case ApplyLate(delay_s=delay_s):
+                self._apply_late(apply, delay_s)
+                return _dropped(http)
+            case Truncate():
+                return await _truncated(http, apply(), activity_id)
+            case _:
+                return _response(apply(), activity_id)
+
+    def _apply_late(self, apply: Callable[[], Reply], delay_s: float) -> None:
+        if len(self._late) >= LATE_REQUESTS_MAX:
+            apply()
+            return
+
+        def run() -> None:
+            self._late.discard(handle)
+            apply()
+
+        handle = asyncio.get_running_loop().call_later(delay_s, run)
+        self._late.add(handle)
+
+
+def _refusal(error: CosmosError) -> Reply:
+    headers = {"x-ms-request-charge": "1.00", **error.headers}
+    if error.sub_status:
+        headers["x-ms-substatus"] = str(error.sub_status)
+    if error.retry_after_ms is not None:
+        headers["x-ms-retry-after-ms"] = str(error.retry_after_ms)
+    return Reply(error.status, error_body(error.status, error.message), headers)
+
+
+def _headers(reply: Reply, activity_id: str) -> "CIMultiDict[str]":
+    headers = CIMultiDict(_FIXED_HEADERS)
+    headers.update(reply.headers)
+    headers[ACTIVITY_ID] = activity_id
+    return headers
+
+
+def _response(reply: Reply, activity_id: str) -> web.Response:
+    return web.Response(status=reply.status, body=reply.body, headers=_headers(reply, activity_id))
+
+
+def _dropped(http: web.BaseRequest) -> web.Response:
+    """Close the connection; the answer that is returned goes nowhere."""
+    if http.transport is not None:
+        http.transport.abort()
+    return web.Response(status=503)
+
+
+async def _truncated(http: web.BaseRequest, reply: Reply, activity_id: str) -> web.StreamResponse:
+    """Announce the whole answer, send half of it and close."""
+    response = web.StreamResponse(status=reply.status, headers=_headers(reply, activity_id))
+    response.content_length = len(reply.body)
+    await response.prepare(http)
+    await response.write(reply.body[: len(reply.body) // 2])
+    if http.transport is not None:
+        http.transport.close()
+    return response
