@@ -140,10 +140,9 @@ class _Planner:
             event.bytes_at(Position(entry.first + offset)) + CREATE_BYTES for offset, event in enumerate(command.events)
         )
         if not self._fits(entry, len(command.events), added):
-            if self._documents:
-                self._close()
-            if not self._fits(entry, len(command.events), added):
+            if not self._fits(entry, len(command.events), added, alone=True):
                 return self._append_too_large(entry, len(command.events), added)
+            self._close()
         self._documents.extend(
             event.document_at(Position(entry.first + offset)) for offset, event in enumerate(command.events)
         )
@@ -154,14 +153,14 @@ class _Planner:
             self._drop_old_conflicts()
         return Accepted(entry.first, entry.last)
 
-    def _fits(self, entry: RecentCommand, events: int, added: int) -> bool:
-        return (
-            1 + len(self._documents) + events <= self._limits.batch_operations_max
-            and self._request_bytes(command=entry) + added <= self._limits.batch_bytes_max
-        )
+    def _fits(self, entry: RecentCommand, events: int, added: int, *, alone: bool = False) -> bool:
+        """Whether a command fits into the batch being filled or, `alone`, into a new one."""
+        operations = 1 + events + (0 if alone else len(self._documents))
+        size = self._request_bytes(command=entry) + added - (self._event_bytes if alone else 0)
+        return operations <= self._limits.batch_operations_max and size <= self._limits.batch_bytes_max
 
     def _append_too_large(self, entry: RecentCommand, events: int, added: int) -> Refused:
-        size = self._request_bytes(command=entry) + added
+        size = self._request_bytes(command=entry) + added - self._event_bytes
         problem = Problem(
             "events",
             f"needs {events + 1:,} operations and {size:,} bytes in one batch, over the limits of"

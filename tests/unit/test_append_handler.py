@@ -1,0 +1,206 @@
+"""The handler over the in-memory store: other writers, lost answers, refusals, contradictions."""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+
+from schemas.keys import BrookKey
+from schemas.replies import RejectionCode
+from schemas.types import CommandId, Position
+from tests.support.commands import KEY, event, prepared
+from worker.handlers.append import AppendHandler, BrookContendedError, BrookState
+from worker.protocol.model import Limits
+from worker.protocol.verdicts import Accepted, AlreadyAppended, Conflicted, Refused
+from worker.protocol.writes import Create, Operation
+from worker.storage.base import ContradictionError, LoadedHead, StoreUnavailableError, TooLarge, WriteResult, Written
+from worker.storage.memory import MemoryBrookStore
+
+pytestmark = pytest.mark.anyio
+
+Step = Callable[[], Awaitable[object]]
+
+
+class ScriptedStore(MemoryBrookStore):
+    """The reference store with things happening around its writes. `before` and `after` run once each, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before: list[Step] = []
+        self.after: list[Step] = []
+        self.writes = 0
+        self.loads = 0
+        self.lookups = 0
+        self.request_operations_max = 100
+
+    async def load(self, key: BrookKey) -> LoadedHead:
+        self.loads += 1
+        return await super().load(key)
+
+    async def find_command(self, key: BrookKey, command_id: CommandId) -> tuple[Position, Position] | None:
+        self.lookups += 1
+        return await super().find_command(key, command_id)
+
+    async def write(self, key: BrookKey, operations: Sequence[Operation]) -> WriteResult:
+        if self.before:
+            await self.before.pop(0)()
+        self.writes += 1
+        if len(operations) > self.request_operations_max:
+            return TooLarge()
+        result = await super().write(key, operations)
+        if self.after:
+            await self.after.pop(0)()
+        return result
+
+
+def handler(store: MemoryBrookStore, **limits: int) -> AppendHandler:
+    return AppendHandler(store, Limits(**limits), replans_max=5)
+
+
+async def positions(store: MemoryBrookStore) -> list[tuple[int, str]]:
+    return [(event.position, str(event.command_id)) async for event in store.read_forward(KEY)]
+
+
+async def outside_append(store: MemoryBrookStore, command_id: str) -> None:
+    """Another worker's append, past the queue."""
+    await handler(store).append(BrookState(KEY), [prepared(command_id=command_id)])
+
+
+async def lost_answer() -> None:
+    raise StoreUnavailableError("the answer was lost")
+
+
+async def test_a_group_is_one_write_and_the_head_stays_in_memory_between_groups() -> None:
+    store, brook = ScriptedStore(), BrookState(KEY)
+    for start in (0, 50):
+        group = [prepared(command_id=f"c{start + index}") for index in range(50)]
+        result = await handler(store).append(brook, group)
+        assert result.verdicts[-1] == Accepted(Position(start + 49), Position(start + 49))
+        assert result.batches[group[0].command_id].commands == 50
+    assert (store.loads, store.writes) == (1, 2)
+    assert await positions(store) == [(index, f"c{index}") for index in range(100)]
+
+
+async def test_another_writer_that_moves_the_head_makes_a_replan_not_a_loss() -> None:
+    store, brook = ScriptedStore(), BrookState(KEY)
+    await handler(store).append(brook, [prepared(command_id="first")])
+    await outside_append(store, "outside")
+    result = await handler(store).append(brook, [prepared(command_id="second")])
+    assert result.plans == 2
+    assert await positions(store) == [(0, "first"), (1, "outside"), (2, "second")]
+
+
+async def test_another_writer_that_moves_the_head_makes_a_clean_conflict() -> None:
+    store, brook = ScriptedStore(), BrookState(KEY)
+    await handler(store).append(brook, [prepared()])
+    await outside_append(store, "outside")
+    result = await handler(store).append(brook, [prepared(expected=0)])
+    assert result.verdicts == (Conflicted(0, Position(1)),)
+
+
+async def test_a_write_whose_answer_was_lost_is_found_and_not_written_again() -> None:
+    store, brook = ScriptedStore(), BrookState(KEY)
+    store.after = [lost_answer]
+    group = [prepared(command_id="a"), prepared(command_id="b", expected=0)]
+    with pytest.raises(StoreUnavailableError):
+        await handler(store).append(brook, group)
+    assert brook.stored is None, "what was believed of the brook is forgotten"
+    result = await handler(store).append(brook, group)
+    assert result.verdicts == (
+        AlreadyAppended(Position(0), Position(0)),
+        AlreadyAppended(Position(1), Position(1)),
+    )
+    assert await positions(store) == [(0, "a"), (1, "b")]
+
+
+async def test_an_own_batch_that_landed_before_its_resend_is_found() -> None:
+    """The store's own retry meets the state that its first try left: refused, and yet ours."""
+    store, brook = ScriptedStore(), BrookState(KEY)
+    group = [prepared(command_id="a")]
+
+    async def first_try_lands() -> None:
+        await handler(MemoryView(store)).append(BrookState(KEY), group)
+
+    store.before = [first_try_lands]
+    result = await handler(store).append(brook, group)
+    assert result.verdicts == (AlreadyAppended(Position(0), Position(0)),)
+    assert await positions(store) == [(0, "a")]
+
+
+class MemoryView(MemoryBrookStore):
+    """The same documents without the script around them."""
+
+    def __init__(self, store: MemoryBrookStore) -> None:
+        self.__dict__ = store.__dict__
+
+
+async def test_a_redelivered_command_that_the_window_has_outlived_is_looked_up() -> None:
+    store, brook = ScriptedStore(), BrookState(KEY)
+    small = handler(store, recent_commands_max=2)
+    old = prepared(command_id="old", events=2)
+    for one in (old, *(prepared() for _ in range(4))):
+        await small.append(brook, [one])
+    result = await small.append(brook, [old], frozenset({old.command_id}))
+    assert result.verdicts == (AlreadyAppended(Position(0), Position(1)),)
+    assert store.lookups == 1
+
+
+async def test_no_lookup_while_the_window_reaches_back_to_the_first_event() -> None:
+    store, brook = ScriptedStore(), BrookState(KEY)
+    one = prepared()
+    await handler(store).append(brook, [prepared()])
+    await handler(store).append(brook, [one], frozenset({one.command_id}))
+    assert store.lookups == 0
+
+
+async def test_a_batch_that_the_store_finds_too_large_is_split() -> None:
+    store, brook = ScriptedStore(), BrookState(KEY)
+    store.request_operations_max = 30
+    group = [prepared(command_id=f"c{index}", events=(event(data=b"x" * 15_000),)) for index in range(60)]
+    result = await handler(store).append(brook, group)
+    assert len({id(facts) for facts in result.batches.values()}) > 1
+    assert await positions(store) == [(index, f"c{index}") for index in range(60)]
+
+
+async def test_a_brook_that_others_move_each_time_is_left_for_later() -> None:
+    store, brook = ScriptedStore(), BrookState(KEY)
+    view = MemoryView(store)
+
+    def mover(number: int) -> Step:
+        async def move() -> None:
+            await outside_append(view, f"outside-{number}")
+
+        return move
+
+    store.before = [mover(number) for number in range(6)]
+    with pytest.raises(BrookContendedError):
+        await handler(store).append(brook, [prepared(command_id="mine")])
+    result = await handler(store).append(brook, [prepared(command_id="mine")])
+    assert result.verdicts == (Accepted(Position(6), Position(6)),)
+
+
+async def test_an_event_past_the_head_is_a_contradiction_and_nothing_is_deleted() -> None:
+    store, brook = ScriptedStore(), BrookState(KEY)
+    await handler(store).append(brook, [prepared()])
+    stray = prepared().events[0].document_at(Position(1))
+    assert isinstance(await store.write(KEY, [Create(stray)]), Written)
+    before = store.documents(KEY)
+    with pytest.raises(ContradictionError, match="past the head, which is at 0"):
+        await handler(store).append(BrookState(KEY), [prepared()])
+    assert store.documents(KEY) == before
+
+
+async def test_a_head_that_is_not_readable_is_a_contradiction() -> None:
+    store = ScriptedStore()
+    await store.write(KEY, [Create({"id": "head", "type": "head", "position": "seven"})])
+    with pytest.raises(ContradictionError, match="not readable"):
+        await handler(store).append(BrookState(KEY), [prepared()])
+
+
+async def test_an_event_too_large_for_the_store_in_a_group_is_refused_alone() -> None:
+    store, brook = ScriptedStore(), BrookState(KEY)
+    group = [prepared(), prepared(events=(event(data=b"x" * 1_500_000),)), prepared()]
+    result = await handler(store).append(brook, group)
+    assert [type(verdict) for verdict in result.verdicts] == [Accepted, Refused, Accepted]
+    refused = result.verdicts[1]
+    assert isinstance(refused, Refused)
+    assert refused.code == RejectionCode.EVENT_TOO_LARGE
