@@ -41,7 +41,7 @@ async def cosmos_client(settings: Settings) -> AsyncIterator[CosmosClient]:
         client = CosmosClient(
             endpoint,
             settings.cosmos_key.reveal(),
-            transport=AioHttpTransport(session=session, session_owner=False),
+            transport=_transport(session, settings.cosmos_timeout_s),
             connection_timeout=settings.cosmos_timeout_s,
             read_timeout=settings.cosmos_timeout_s,
             # The size of a batch is budgeted on the encoded documents: the SDK must send those very bytes, not
@@ -66,10 +66,8 @@ async def blob_service_client(settings: Settings) -> AsyncIterator[BlobServiceCl
         with _setting("blob_connection_string"):
             client = BlobServiceClient.from_connection_string(
                 settings.blob_connection_string.reveal(),
-                transport=AioHttpTransport(session=session, session_owner=False),
+                transport=_transport(session, REQUEST_TIMEOUT_S / 2),
                 retry_total=0,
-                connection_timeout=REQUEST_TIMEOUT_S / 2,
-                read_timeout=REQUEST_TIMEOUT_S / 2,
             )
         async with _closing(client.close):
             yield client
@@ -117,6 +115,14 @@ async def _http_session(settings: Settings) -> AsyncIterator[aiohttp.ClientSessi
     )
     async with _closing(session.close):
         yield session
+
+
+def _transport(session: aiohttp.ClientSession, timeout_s: float) -> AioHttpTransport:
+    """Send through `session`; connecting and each wait for bytes end after `timeout_s`.
+
+    The timeouts are the transport's own: those that a client is given reach only a transport that it makes itself.
+    """
+    return AioHttpTransport(session=session, session_owner=False, connection_timeout=timeout_s, read_timeout=timeout_s)
 
 
 @contextlib.asynccontextmanager

@@ -101,13 +101,13 @@ class BlobBackend:
     """A Blob service behind a proxy; without a `clock` time passes by itself."""
 
     def __init__(self, connection_string: str, proxy: Proxy, clock: SystemClock | None) -> None:
-        self._connection_string = connection_string
+        self.connection_string = connection_string
         self._proxy = proxy
         self._clock = clock
 
     @contextlib.asynccontextmanager
     async def worker(self, acquire_timeout_s: float = 0.5) -> AsyncIterator[LeaseManager]:
-        through_proxy = re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{self._proxy.port}", self._connection_string)
+        through_proxy = re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{self._proxy.port}", self.connection_string)
         async with blob_service_client(settings(through_proxy)) as client:
             yield BlobLeaseManager(client, CONTAINER, options(acquire_timeout_s))
 
@@ -138,10 +138,20 @@ class BlobBackend:
         yield
         await self._proxy.refuse(False)
 
+    def hold_answers(self, holding: bool = True) -> None:  # noqa: FBT001, FBT002 - it reads as `hold_answers()`
+        self._proxy.holding = holding
+
+    def holds_answer(self) -> bool:
+        return self._proxy.held > 0
+
+    def service(self) -> BlobServiceClient:
+        """The service, reached past the proxy."""
+        return BlobServiceClient.from_connection_string(self.connection_string)
+
     @contextlib.asynccontextmanager
     async def blob(self, key: str) -> AsyncIterator[BlobClient]:
         """The blob behind a key, reached past the proxy."""
-        async with BlobServiceClient.from_connection_string(self._connection_string) as client:
+        async with self.service() as client:
             yield client.get_blob_client(CONTAINER, blob_name(key))
 
 

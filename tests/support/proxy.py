@@ -17,6 +17,9 @@ class Proxy:
         self.requests = 0
         self.answers_to_lose = 0
         """The next answers that are dropped, with their connections, after the server carried the request out."""
+        self.holding = False
+        """While it is set, answers stay where they are. An answer that was held is not sent any more."""
+        self.held = 0
         self.refusing = False
         """While it is set, every connection is closed before anything is forwarded."""
 
@@ -64,6 +67,9 @@ class Proxy:
         with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
             while True:
                 data = await server.receive()
+                if self.holding:
+                    self.held += 1
+                    await anyio.sleep_forever()
                 if self.answers_to_lose:
                     self.answers_to_lose -= 1
                     break

@@ -14,6 +14,7 @@ import aiohttp
 import anyio
 import structlog
 from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
+from azure.storage.blob import StorageErrorCode
 from azure.storage.blob.aio import BlobClient, BlobLeaseClient, BlobServiceClient
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
 
@@ -150,7 +151,7 @@ class BlobLease:
         try:
             await request
         except HttpResponseError as error:
-            code = str(getattr(error, "error_code", None) or error.status_code)
+            code = _code(error)
             if code in expected:
                 return code
             raise self._translated(code, error) from error
@@ -170,3 +171,9 @@ class BlobLease:
                 self._key, f"{what}the service refuses the credentials ({code}); check blob_connection_string"
             )
         return LeaseUnavailableError(self._key, f"{what}the service answers {code}")
+
+
+def _code(error: HttpResponseError) -> str:
+    """The service's error code, else the status. The SDK gives the code as text or as a member of its enum."""
+    code = getattr(error, "error_code", None) or error.status_code
+    return str(code.value if isinstance(code, StorageErrorCode) else code)
