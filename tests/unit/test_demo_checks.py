@@ -8,7 +8,7 @@ import pytest
 
 from schemas.events import RecordedEvent
 from schemas.types import CommandId, Position
-from worker.demo.checks import check_brook, check_replies
+from worker.demo.checks import GivenReply, check_brook, check_replies
 from worker.demo.expectation import Expected, expect
 
 BROOK = ("order", "1")
@@ -90,6 +90,10 @@ SENT = (command("a", "1", "2"), command("b", "3", expected="empty"), command("a"
 A, B = (json.dumps(expect(SENT).replies[name][0]).encode() for name in "ab")
 
 
+def given(bodies: dict[str, list[bytes]]) -> dict[str, list[GivenReply]]:
+    return {name: [GivenReply(body, json.loads(body)) for body in found] for name, found in bodies.items()}
+
+
 def recorded(position: int, event_id: str, command_id: str = "a", event_type: str = "Opened") -> RecordedEvent:
     return RecordedEvent(
         position=Position(position),
@@ -103,7 +107,7 @@ def recorded(position: int, event_id: str, command_id: str = "a", event_type: st
 
 def test_what_came_as_expected_is_not_complained_about() -> None:
     expected = expect(SENT)
-    assert list(check_replies(expected, {"a": [A, A], "b": [B]})) == []
+    assert list(check_replies(expected, given({"a": [A, A], "b": [B]}))) == []
     assert list(check_brook(BROOK, expected.events[BROOK], [recorded(0, "1"), recorded(1, "2")])) == []
 
 
@@ -120,7 +124,7 @@ def test_what_came_as_expected_is_not_complained_about() -> None:
     ],
 )
 def test_replies_that_are_off_are_found(received: dict[str, list[bytes]], complaint: str) -> None:
-    assert any(complaint in found for found in check_replies(expect(SENT), received))
+    assert any(complaint in found for found in check_replies(expect(SENT), given(received)))
 
 
 @pytest.mark.parametrize(

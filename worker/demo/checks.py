@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
@@ -12,22 +13,29 @@ from worker.demo.expectation import BrookName, Expected, Json, differing_fields
 _OPTIONAL = ("dataContentType", "source", "metadata", "correlationId", "causationId")
 
 
-def check_replies(expected: Expected, received: Mapping[str, Sequence[bytes]]) -> Iterator[str]:
-    """Yield what is wrong with the replies, given as JSON bodies by command id in the order in which they came.
+@dataclass(frozen=True)
+class GivenReply:
+    """A reply as it came: its bytes, and what they say."""
+
+    body: bytes
+    content: Json
+
+
+def check_replies(expected: Expected, received: Mapping[str, Sequence[GivenReply]]) -> Iterator[str]:
+    """Yield what is wrong with the replies, given by command id in the order in which they came.
 
     Each command sent has exactly one reply with the expected content, and those to a command that was sent again have
     the same bytes.
     """
     for command_id, wanted in expected.replies.items():
-        bodies = received.get(command_id, ())
-        if len(bodies) != len(wanted):
-            yield f"command {command_id!r}: sent {len(wanted)} times, {len(bodies)} replies"
+        given = received.get(command_id, ())
+        if len(given) != len(wanted):
+            yield f"command {command_id!r}: sent {len(wanted)} times, {len(given)} replies"
             continue
-        for reply, body in zip(wanted, bodies, strict=True):
-            actual = json.loads(body)
-            if fields := differing_fields(reply, actual):
-                yield f"command {command_id!r}: {_shown(fields, reply, actual)}"
-        if any(len(set(same)) > 1 for same in _repetitions(wanted, bodies)):
+        for reply, actual in zip(wanted, given, strict=True):
+            if fields := differing_fields(reply, actual.content):
+                yield f"command {command_id!r}: {_shown(fields, reply, actual.content)}"
+        if any(len(set(bodies)) > 1 for bodies in _repetitions(wanted, given)):
             yield f"command {command_id!r}: sent again, it got another reply than the first time"
     for command_id in received.keys() - expected.replies.keys():
         yield f"command {command_id!r}: was never sent, but has a reply"
@@ -51,10 +59,10 @@ def check_brook(brook: BrookName, expected: Sequence[Json], events: Sequence[Rec
             yield f"brook {name}, position {wanted['position']}: {_shown(fields, wanted, actual)}"
 
 
-def _repetitions(wanted: Sequence[Json], bodies: Sequence[bytes]) -> Iterator[list[bytes]]:
+def _repetitions(wanted: Sequence[Json], given: Sequence[GivenReply]) -> Iterator[list[bytes]]:
     """The bodies of each set of equal expected replies."""
     for first in {json.dumps(reply, sort_keys=True): reply for reply in wanted}.values():
-        yield [body for reply, body in zip(wanted, bodies, strict=True) if reply == first]
+        yield [actual.body for reply, actual in zip(wanted, given, strict=True) if reply == first]
 
 
 def _shown(fields: Sequence[str], wanted: Json, actual: Json) -> str:
