@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,7 +22,7 @@ _TAIL_LINES: Final = 15
 
 
 class Child:
-    """A running subcommand of `brook-worker`, and the file that its output goes to."""
+    """A running process, and the file that its output goes to."""
 
     def __init__(self, name: str, process: anyio.abc.Process, log_file: Path) -> None:
         self._name = name
@@ -70,11 +69,11 @@ class Child:
 
 @asynccontextmanager
 async def child(
-    name: str, arguments: Sequence[str], *, log_file: Path, settings: Mapping[str, str] | None = None
+    name: str, command: Sequence[str], *, log_file: Path, settings: Mapping[str, str] | None = None
 ) -> AsyncIterator[Child]:
-    """Run `brook-worker` with `arguments` while the context lasts; afterwards it is gone, whatever happens.
+    """Run `command` while the context lasts; afterwards it is gone, whatever happens.
 
-    `settings` are given as its variables; those of this process are not passed on.
+    `settings` are given as a worker's variables; those of this process are not passed on.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     environment |= {variable(name): value for name, value in (settings or {}).items()}
@@ -82,7 +81,7 @@ async def child(
         # Shielded: a process that was started, but whose handle was lost to a cancellation, would stay behind.
         with anyio.CancelScope(shield=True):
             process = await anyio.open_process(
-                [sys.executable, "-m", "worker.cli", *arguments],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -1,6 +1,7 @@
 """What the demo runs on: the embedded services and one worker, each a process of its own."""
 
 import json
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from worker.demo.processes import Child, child
 from worker.settings import Settings
 
 _EMULATOR_CONFIG: Final = Path(__file__).parents[2] / "emulator" / "Config.json"
+_BROOK_WORKER: Final = (sys.executable, "-m", "worker.cli")
 _WORKER_READY: Final = "worker.started"
 _WORKER_SETTINGS: Final = {
     "auto_provision": "true",
@@ -49,14 +51,14 @@ async def services(folder: Path, console: Console) -> AsyncIterator[Services]:
     """
     config, ready = _prepared(folder)
     console.print("Starting the embedded Service Bus, Cosmos DB and Blob Storage, and a worker ...")
-    arguments = ["emulator", "--config", str(config), "--ready-file", str(ready)]
-    async with child("emulator", arguments, log_file=folder / "emulator.log") as emulator:
+    command = [*_BROOK_WORKER, "emulator", "--config", str(config), "--ready-file", str(ready)]
+    async with child("emulator", command, log_file=folder / "emulator.log") as emulator:
         addresses = await emulator.ready_file(ready)
         given = {name: addresses[name] for name in addresses if name != "control_endpoint"} | _WORKER_SETTINGS
         settings = load_settings(environ={variable(name): value for name, value in given.items()})
         async with (
             EmulatorHandle(addresses["control_endpoint"]) as control,
-            child("worker", ["run"], settings=given, log_file=folder / "worker.log") as worker,
+            child("worker", [*_BROOK_WORKER, "run"], settings=given, log_file=folder / "worker.log") as worker,
         ):
             await worker.logged(_WORKER_READY)
             await control.reset_requests()
