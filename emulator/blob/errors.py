@@ -29,6 +29,7 @@ _KNOWN: dict[str, tuple[int, str]] = {
     "InvalidBlobOrBlock": (400, "The specified blob or block content is invalid."),
     "InvalidBlockList": (400, "The specified block list is invalid."),
     "InvalidHeaderValue": (400, "The value for one of the HTTP headers is not in the correct format."),
+    "InvalidInput": (400, "One of the request inputs is not valid."),
     "InvalidMd5": (
         400,
         "The MD5 value specified in the request is invalid. It must be 128 bits, base64-encoded.",

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from emulator.blob.blob_handlers import HANDLERS
 from emulator.blob.call import Call, Target, parse_query, parse_target
+from emulator.blob.connections import CONNECTIONS_MAX, IDLE_S, ConnectionServer
 from emulator.blob.engine import BlobEngine
 from emulator.blob.errors import BlobError
 from emulator.blob.operations import UNSUPPORTED, Route, route
@@ -31,12 +32,8 @@ DEVELOPMENT_KEY: Final = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVE
 """The account and key that Azurite and the storage SDKs know as the development storage. Not a secret:
 https://learn.microsoft.com/azure/storage/common/storage-use-azurite#well-known-storage-account-and-key."""
 
-KEEPALIVE_S: Final = 120.0
 STOP_S: Final = 5.0
-LINGER_S: Final = 2.0
-"""How long the content of a refused request is read and thrown away, so that its sender sees the refusal."""
 LATE_REQUESTS_MAX: Final = 1000
-HEADER_BYTES_MAX: Final = 16 * 1024
 _ANSWER_CODES = {403: "AuthenticationFailed", 500: "InternalError", 503: "ServerBusy"}
 
 
@@ -56,12 +53,17 @@ class BlobServer:
         journal: Journal,
         faults: Faults,
         capacity_bytes: int = CAPACITY_BYTES,
+        connections_max: int = CONNECTIONS_MAX,
+        idle_s: float = IDLE_S,
     ) -> None:
         self.engine = BlobEngine(clock=clock, journal=journal, capacity_bytes=capacity_bytes)
         self.account_name = account_name
         self.account_key = account_key
         self._shared_key = SharedKey(account_name, account_key)
         self._faults = faults
+        self._clock = clock
+        self._connections_max = connections_max
+        self._idle_s = idle_s
         self._reception = Reception()
         self._late: set[asyncio.Task[None]] = set()
         self._runner: web.ServerRunner | None = None
@@ -86,14 +88,11 @@ class BlobServer:
         """Listen on 127.0.0.1; 0 takes any free port. Returns the port."""
         if self._runner is not None:
             raise RuntimeError("the Blob server was started already")
-        server = web.Server(
+        server = ConnectionServer(
             self._handle,
-            access_log=None,
-            auto_decompress=False,
-            keepalive_timeout=KEEPALIVE_S,
-            lingering_time=LINGER_S,
-            max_field_size=HEADER_BYTES_MAX,
-            max_line_size=HEADER_BYTES_MAX,
+            clock=self._clock,
+            connections_max=self._connections_max,
+            idle_s=self._idle_s,
         )
         runner = web.ServerRunner(server, shutdown_timeout=STOP_S)
         await runner.setup()

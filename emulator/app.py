@@ -1,0 +1,302 @@
+"""The three services and the control interface as one: inside a test, or as a process of its own.
+
+async with Emulator(config=ServiceBusConfig(queues=(QueueConfig(name="commands"),))) as azure:
+    client = ServiceBusClient.from_connection_string(azure.servicebus_connection_string)
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+import msgspec
+import structlog
+
+from emulator.blob import DEVELOPMENT_KEY, BlobServer
+from emulator.clock import Clock, SystemClock
+from emulator.config import ConfigError, ServiceBusConfig, load_config
+from emulator.control import ControlServer
+from emulator.cosmos import CosmosServer
+from emulator.faults import Faults
+from emulator.journal import Journal, MemoryJournal, SqliteJournal
+from emulator.servicebus import ServiceBusServer
+
+log = structlog.get_logger()
+
+COSMOS_KEY: Final = "C2y6yDjf5/R+ob0N8A7Cgv30VRDJIWEHLM+4QDU5DE2nQ9nDuVTqobD4b8mGGyPMbIZnqyMsEcaGQy67XIw/Jw=="
+"""The key that the official Cosmos DB emulator has, so that existing settings go on working. Not a secret:
+https://learn.microsoft.com/azure/cosmos-db/emulator#authentication."""
+SERVICEBUS_KEY_NAME: Final = "RootManageSharedAccessKey"
+SERVICEBUS_KEY: Final = "SAS_KEY_VALUE"
+"""What the official Service Bus emulator documents:
+https://learn.microsoft.com/azure/service-bus-messaging/test-locally-with-service-bus-emulator."""
+STOP_S: Final = 20.0
+
+
+class EmulatorError(Exception):
+    """The emulator cannot start: one sentence that says what to change."""
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the services listen: what the ready file holds."""
+
+    servicebus_connection_string: str
+    cosmos_endpoint: str
+    cosmos_key: str
+    blob_connection_string: str
+    control_endpoint: str
+
+
+class _Server(Protocol):
+    async def start(self, port: int = 0) -> int: ...
+
+    async def stop(self) -> None: ...
+
+
+class Emulator:
+    """Service Bus, Cosmos DB and Blob Storage in this process; enter it to start, leave it to stop.
+
+    Guarantee: inside the context all four ports listen on 127.0.0.1; after it none does and no task is left. With
+    `data_dir` everything acknowledged is there again when an emulator is started on the same folder, after a
+    `kill -9` too; without it, state lives as long as the context.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: ServiceBusConfig | Path | str | None = None,
+        data_dir: Path | None = None,
+        servicebus_port: int = 0,
+        cosmos_port: int = 0,
+        blob_port: int = 0,
+        control_port: int = 0,
+        seed: int = 0,
+        clock: Clock | None = None,
+    ) -> None:
+        self.clock: Clock = clock or SystemClock()
+        self.faults = Faults(seed)
+        self.config = _read_config(config)
+        self._data_dir = data_dir
+        self._ports = {
+            "servicebus": servicebus_port,
+            "cosmos": cosmos_port,
+            "blob": blob_port,
+            "control": control_port,
+        }
+        self._stack = contextlib.AsyncExitStack()
+        self._ready: Ready | None = None
+        self.servicebus: ServiceBusServer
+        self.cosmos: CosmosServer
+        self.blob: BlobServer
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._ready = None
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        clock, faults = self.clock, self.faults
+        self.servicebus = ServiceBusServer(
+            config=self.config,
+            clock=clock,
+            journal=self._journal("servicebus"),
+            faults=faults,
+            key_name=SERVICEBUS_KEY_NAME,
+            key=SERVICEBUS_KEY,
+        )
+        self.cosmos = CosmosServer(account_key=COSMOS_KEY, clock=clock, journal=self._journal("cosmos"), faults=faults)
+        self.blob = BlobServer(account_key=DEVELOPMENT_KEY, clock=clock, journal=self._journal("blob"), faults=faults)
+        control = ControlServer(faults=faults, clock=clock, servicebus=self.servicebus, blob=self.blob)
+        await self._listen("servicebus", self.servicebus)
+        await self._listen("cosmos", self.cosmos)
+        await self._listen("blob", self.blob)
+        control_port = await self._listen("control", control)
+        self._ready = Ready(
+            servicebus_connection_string=self.servicebus.connection_string,
+            cosmos_endpoint=self.cosmos.endpoint,
+            cosmos_key=COSMOS_KEY,
+            blob_connection_string=self.blob.connection_string,
+            control_endpoint=f"http://127.0.0.1:{control_port}",
+        )
+
+    def _journal(self, service: str) -> Journal:
+        if self._data_dir is None:
+            return MemoryJournal()
+        try:
+            journal = SqliteJournal(self._data_dir / f"{service}.sqlite")
+        except (RuntimeError, OSError) as error:
+            raise EmulatorError(f"cannot use the data folder {self._data_dir}: {error}") from error
+        self._stack.callback(journal.close)
+        return journal
+
+    async def _listen(self, name: str, server: _Server) -> int:
+        port = self._ports[name]
+        try:
+            listening = await server.start(port)
+        except OSError as error:
+            raise EmulatorError(
+                f"cannot listen on 127.0.0.1:{port} ({error.strerror or error}); give another --{name}-port,"
+                " or 0 for any free one"
+            ) from error
+        self._stack.push_async_callback(server.stop)
+        return listening
+
+    def ready(self) -> Ready:
+        """Where the services listen."""
+        if self._ready is None:
+            raise RuntimeError("the emulator does not run: use `async with Emulator(...)`")
+        return self._ready
+
+    @property
+    def servicebus_connection_string(self) -> str:
+        """For ServiceBusClient.from_connection_string."""
+        return self.ready().servicebus_connection_string
+
+    @property
+    def cosmos_endpoint(self) -> str:
+        """The URL for CosmosClient."""
+        return self.ready().cosmos_endpoint
+
+    @property
+    def cosmos_key(self) -> str:
+        """The credential for CosmosClient."""
+        return self.ready().cosmos_key
+
+    @property
+    def blob_connection_string(self) -> str:
+        """For BlobServiceClient.from_connection_string."""
+        return self.ready().blob_connection_string
+
+    @property
+    def control_endpoint(self) -> str:
+        """The URL of the control interface."""
+        return self.ready().control_endpoint
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line says."""
+
+    config: Path | None = None
+    servicebus_port: int = 0
+    cosmos_port: int = 0
+    blob_port: int = 0
+    control_port: int = 0
+    data_dir: Path | None = None
+    ready_file: Path | None = None
+    seed: int = 0
+
+
+async def serve(options: Options, *, announce: Callable[[str], None] = print) -> None:
+    """Run until SIGTERM or SIGINT, then stop within STOP_S.
+
+    Once everything listens, write the ready file, whole or not at all, and announce the same JSON as one line.
+
+    Raises:
+        EmulatorError: a port, the data folder, the ready file or the config cannot be used.
+        TimeoutError: it did not stop within STOP_S.
+    """
+    emulator = Emulator(
+        config=options.config,
+        data_dir=options.data_dir,
+        servicebus_port=options.servicebus_port,
+        cosmos_port=options.cosmos_port,
+        blob_port=options.blob_port,
+        control_port=options.control_port,
+        seed=options.seed,
+    )
+    async with _stop_signal() as stop:
+        await emulator.__aenter__()
+        try:
+            line = msgspec.json.encode(emulator.ready())
+            if options.ready_file is not None:
+                _write_whole(options.ready_file, line + b"\n")
+            announce(line.decode())
+            await stop.wait()
+        finally:
+            async with asyncio.timeout(STOP_S):
+                await emulator.__aexit__(None, None, None)
+
+
+def run(options: Options) -> int:
+    """`serve` as a command: returns its exit code; an error is one line on stderr.
+
+    Logs go to stderr, unless logging is configured already: stdout has the one line with the endpoints.
+    """
+    if not structlog.is_configured():
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    try:
+        asyncio.run(serve(options, announce=_print_line))
+    except (EmulatorError, ConfigError) as error:
+        sys.stderr.write(f"emulator: {error}\n")
+        return 2
+    except TimeoutError:
+        sys.stderr.write(f"emulator: not everything stopped within {STOP_S:.0f} s\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _print_line(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+@contextlib.asynccontextmanager
+async def _stop_signal() -> AsyncIterator[asyncio.Event]:
+    """An event that SIGTERM and SIGINT set, where the platform lets an event loop have signals."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    taken = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(number, stop.set)
+            taken.append(number)
+    try:
+        yield stop
+    finally:
+        for number in taken:
+            loop.remove_signal_handler(number)
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Whoever finds the file finds all of it: it takes its name only when it is complete."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise EmulatorError(
+            f"cannot write the ready file {path}: {error.strerror}; give another --ready-file"
+        ) from error
+
+
+def _read_config(config: ServiceBusConfig | Path | str | None) -> ServiceBusConfig:
+    """The entities: as they are, from a file, or none."""
+    if isinstance(config, ServiceBusConfig):
+        return config
+    return load_config(Path(config)) if config else ServiceBusConfig()
