@@ -1,0 +1,455 @@
+"""The frame bodies of AMQP (2.7) and SASL (5.3.3): decoded into named tuples, and encoded by one function each.
+
+Incoming fields are checked for type, so that whoever uses them need not. Sources, targets and outcomes stay
+described values here; `front` reads what it needs from them.
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from emulator.servicebus.amqp.decode import decode
+from emulator.servicebus.amqp.encode import encode, encode_list
+from emulator.servicebus.amqp.types import (
+    AmqpError,
+    Array,
+    DecodeError,
+    Described,
+    Symbol,
+    UByte,
+    UInt,
+    ULong,
+    UShort,
+)
+
+OPEN = 0x10
+BEGIN = 0x11
+ATTACH = 0x12
+FLOW = 0x13
+TRANSFER = 0x14
+DISPOSITION = 0x15
+DETACH = 0x16
+END = 0x17
+CLOSE = 0x18
+SASL_MECHANISMS = 0x40
+SASL_INIT = 0x41
+SASL_OUTCOME = 0x44
+ERROR = 0x1D
+RECEIVED = 0x23
+ACCEPTED = 0x24
+REJECTED = 0x25
+RELEASED = 0x26
+MODIFIED = 0x27
+SOURCE = 0x28
+TARGET = 0x29
+
+ROLE_SENDER = False
+ROLE_RECEIVER = True
+
+
+class Open(NamedTuple):
+    """2.7.1."""
+
+    container_id: str
+    hostname: str | None
+    max_frame_size: int
+    channel_max: int
+    idle_time_out_ms: int | None
+
+
+class Begin(NamedTuple):
+    """2.7.2."""
+
+    remote_channel: int | None
+    next_outgoing_id: int
+    incoming_window: int
+    outgoing_window: int
+    handle_max: int
+
+
+class Attach(NamedTuple):
+    """2.7.3. `role` is the peer's: True when the peer receives."""
+
+    name: str
+    handle: int
+    role: bool
+    snd_settle_mode: int
+    rcv_settle_mode: int
+    source: Any
+    target: Any
+    unsettled: Any
+    incomplete_unsettled: bool
+    initial_delivery_count: int | None
+    max_message_size: int | None
+    offered_capabilities: Any
+    desired_capabilities: Any
+    properties: Any
+
+
+class Flow(NamedTuple):
+    """2.7.4."""
+
+    next_incoming_id: int | None
+    incoming_window: int
+    next_outgoing_id: int
+    outgoing_window: int
+    handle: int | None
+    delivery_count: int | None
+    link_credit: int | None
+    available: int | None
+    drain: bool
+    echo: bool
+
+
+class Transfer(NamedTuple):
+    """2.7.5, with the bytes that follow it."""
+
+    handle: int
+    delivery_id: int | None
+    delivery_tag: bytes | None
+    message_format: int | None
+    settled: bool | None
+    more: bool
+    rcv_settle_mode: int | None
+    state: Any
+    resume: bool
+    aborted: bool
+    payload: bytes
+
+
+class Disposition(NamedTuple):
+    """2.7.6."""
+
+    role: bool
+    first: int
+    last: int
+    settled: bool
+    state: Any
+
+
+class Detach(NamedTuple):
+    """2.7.7."""
+
+    handle: int
+    closed: bool
+    error: Any
+
+
+class End(NamedTuple):
+    """2.7.8."""
+
+    error: Any
+
+
+class Close(NamedTuple):
+    """2.7.9."""
+
+    error: Any
+
+
+class SaslInit(NamedTuple):
+    """5.3.3.2."""
+
+    mechanism: str
+    initial_response: bytes | None
+
+
+Performative = Open | Begin | Attach | Flow | Transfer | Disposition | Detach | End | Close | SaslInit
+
+_ANY = object
+_REQUIRED = object()
+
+# For each field: the types it may have, and what it is when absent.
+_SPECS: dict[int, tuple[type[Any], tuple[tuple[Any, Any], ...]]] = {
+    OPEN: (Open, ((str, _REQUIRED), (str, None), (int, 0xFFFFFFFF), (int, 0xFFFF), (int, None))),
+    BEGIN: (Begin, ((int, None), (int, _REQUIRED), (int, _REQUIRED), (int, _REQUIRED), (int, 0xFFFFFFFF))),
+    ATTACH: (
+        Attach,
+        (
+            (str, _REQUIRED),
+            (int, _REQUIRED),
+            (bool, _REQUIRED),
+            (int, 2),
+            (int, 0),
+            (_ANY, None),
+            (_ANY, None),
+            (_ANY, None),
+            (bool, False),
+            (int, None),
+            (int, None),
+            (_ANY, None),
+            (_ANY, None),
+            (_ANY, None),
+        ),
+    ),
+    FLOW: (
+        Flow,
+        (
+            (int, None),
+            (int, _REQUIRED),
+            (int, _REQUIRED),
+            (int, _REQUIRED),
+            (int, None),
+            (int, None),
+            (int, None),
+            (int, None),
+            (bool, False),
+            (bool, False),
+        ),
+    ),
+    TRANSFER: (
+        Transfer,
+        (
+            (int, _REQUIRED),
+            (int, None),
+            (bytes, None),
+            (int, None),
+            (bool, None),
+            (bool, False),
+            (int, None),
+            (_ANY, None),
+            (bool, False),
+            (bool, False),
+        ),
+    ),
+    DISPOSITION: (
+        Disposition,
+        ((bool, _REQUIRED), (int, _REQUIRED), (int, None), (bool, False), (_ANY, None)),
+    ),
+    DETACH: (Detach, ((int, _REQUIRED), (bool, False), (_ANY, None))),
+    END: (End, ((_ANY, None),)),
+    CLOSE: (Close, ((_ANY, None),)),
+    SASL_INIT: (SaslInit, ((str, _REQUIRED), (bytes, None))),
+}
+_NAMES: dict[Any, int] = {
+    f"amqp:{name}:list": code
+    for name, code in (
+        ("open", OPEN),
+        ("begin", BEGIN),
+        ("attach", ATTACH),
+        ("flow", FLOW),
+        ("transfer", TRANSFER),
+        ("disposition", DISPOSITION),
+        ("detach", DETACH),
+        ("end", END),
+        ("close", CLOSE),
+    )
+}
+
+
+def parse(body: bytes) -> Performative:
+    """The performative of a frame body, with what follows a transfer as its payload.
+
+    Raises:
+        DecodeError: it is not one, or a field has the wrong type or is missing.
+    """
+    described, position = decode(body)
+    if not isinstance(described, Described) or not isinstance(described.value, list):
+        raise DecodeError("a frame body does not begin with a performative")
+    code = described.descriptor
+    if not isinstance(code, int):
+        code = _NAMES.get(code)
+    spec = _SPECS.get(code) if code is not None else None
+    if spec is None:
+        raise DecodeError(f"unknown performative {described.descriptor!r}")
+    kind, fields = spec
+    values = _checked(kind, described.value, fields)
+    if code == TRANSFER:
+        values.append(body[position:])
+    elif code == DISPOSITION and values[2] is None:
+        values[2] = values[1]
+    made: Performative = kind._make(values)
+    return made
+
+
+def _checked(kind: type[Any], given: list[Any], fields: tuple[tuple[Any, Any], ...]) -> list[Any]:
+    values = []
+    present = len(given)
+    for index, (types, default) in enumerate(fields):
+        value = given[index] if index < present else None
+        if value is None:
+            if default is _REQUIRED:
+                raise DecodeError(f"{kind.__name__.lower()} lacks {kind._fields[index]}")
+            value = default
+        elif not isinstance(value, types) or (types is int and type(value) is bool):
+            raise DecodeError(f"{kind.__name__.lower()} has a wrong {kind._fields[index]}")
+        values.append(value)
+    return values
+
+
+# --- what the server sends -------------------------------------------------------------------------------------
+# Descriptors are always smallulong: one widely used client skips two bytes there without looking.
+
+
+def described(code: int, fields: Sequence[Any]) -> bytes:
+    """A described list; trailing absent fields are left out."""
+    items = [encode(value) for value in fields]
+    while items and items[-1] == b"\x40":
+        items.pop()
+    return bytes((0x00, 0x53, code)) + encode_list(items)
+
+
+def error_value(error: AmqpError | None) -> Described | None:
+    """An error with all three fields: one widely used client reads them without looking how many there are."""
+    if error is None:
+        return None
+    return Described(ULong(ERROR), [Symbol(error.condition), error.description, {}])
+
+
+def open_(container_id: str, max_frame_size: int, channel_max: int, idle_time_out_ms: int) -> bytes:
+    """2.7.1."""
+    return described(OPEN, (container_id, None, UInt(max_frame_size), UShort(channel_max), UInt(idle_time_out_ms)))
+
+
+def begin(remote_channel: int, next_outgoing_id: int, window: int, handle_max: int) -> bytes:
+    """2.7.2."""
+    return described(
+        BEGIN, (UShort(remote_channel), UInt(next_outgoing_id), UInt(window), UInt(window), UInt(handle_max))
+    )
+
+
+def attach(
+    *,
+    name: str,
+    handle: int,
+    role: bool,
+    snd_settle_mode: int,
+    rcv_settle_mode: int,
+    source: Any,
+    target: Any,
+    max_message_size: int | None = None,
+    properties: dict[Symbol, Any] | None = None,
+) -> bytes:
+    """2.7.3. A receiver link of the client begins counting deliveries at 0."""
+    return described(
+        ATTACH,
+        (
+            name,
+            UInt(handle),
+            role,
+            UByte(snd_settle_mode),
+            UByte(rcv_settle_mode),
+            source,
+            target,
+            None,
+            None,
+            UInt(0) if role is ROLE_SENDER else None,
+            None if max_message_size is None else ULong(max_message_size),
+            None,
+            None,
+            properties,
+        ),
+    )
+
+
+def flow(
+    *,
+    next_incoming_id: int,
+    window: int,
+    next_outgoing_id: int,
+    handle: int | None = None,
+    delivery_count: int | None = None,
+    link_credit: int | None = None,
+    drain: bool = False,
+) -> bytes:
+    """2.7.4."""
+    return described(
+        FLOW,
+        (
+            UInt(next_incoming_id),
+            UInt(window),
+            UInt(next_outgoing_id),
+            UInt(window),
+            None if handle is None else UInt(handle),
+            None if delivery_count is None else UInt(delivery_count),
+            None if link_credit is None else UInt(link_credit),
+            None,
+            drain,
+        ),
+    )
+
+
+# handle, delivery-id as fixed 32 bits, a tag of 16 bytes, message-format, settled, more: the only shape that the
+# server sends, so that one struct packs it.
+_TRANSFER_FIRST = struct.Struct(">3sBBBBIBIBB16sBIBB")
+_TRANSFER_NEXT = struct.Struct(">3sBBBBIBBBBB")
+TRANSFER_OVERHEAD_BYTES = _TRANSFER_FIRST.size
+_BOOL = (0x42, 0x41)
+_TRANSFER_CODE = bytes((0x00, 0x53, TRANSFER))
+
+
+def transfer(handle: int, delivery_id: int, tag: bytes, message_format: int, *, settled: bool, more: bool) -> bytes:
+    """2.7.5, the first or only frame of a delivery. `tag` has 16 bytes."""
+    return _TRANSFER_FIRST.pack(
+        _TRANSFER_CODE,
+        0xC0,
+        _TRANSFER_FIRST.size - 5,
+        6,
+        0x70,
+        handle,
+        0x70,
+        delivery_id,
+        0xA0,
+        16,
+        tag,
+        0x70,
+        message_format,
+        _BOOL[settled],
+        _BOOL[more],
+    )
+
+
+def transfer_next(handle: int, *, more: bool) -> bytes:
+    """2.7.5, a further frame of the same delivery."""
+    return _TRANSFER_NEXT.pack(
+        _TRANSFER_CODE, 0xC0, _TRANSFER_NEXT.size - 5, 6, 0x70, handle, 0x40, 0x40, 0x40, 0x40, _BOOL[more]
+    )
+
+
+# role, first, no last, settled; the state follows.
+_DISPOSITION = struct.Struct(">3sBBBBBIBB")
+_DISPOSITION_CODE = bytes((0x00, 0x53, DISPOSITION))
+
+ACCEPTED_STATE = described(ACCEPTED, ())
+RELEASED_STATE = described(RELEASED, ())
+REJECTED_STATE = described(REJECTED, ())
+
+
+def rejected_state(error: AmqpError) -> bytes:
+    """The outcome of a delivery that was refused, with its error."""
+    return described(REJECTED, (error_value(error),))
+
+
+def disposition(role: bool, delivery_id: int, state: bytes) -> bytes:  # noqa: FBT001 - AMQP names it so
+    """2.7.6, settled, of one delivery. `state` is encoded."""
+    size = _DISPOSITION.size - 5 + len(state)
+    if size <= 0xFF:  # noqa: PLR2004 - what a one-byte size holds
+        head = _DISPOSITION.pack(_DISPOSITION_CODE, 0xC0, size, 5, _BOOL[role], 0x70, delivery_id, 0x40, 0x41)
+        return head + state
+    items = [encode(role), encode(UInt(delivery_id)), b"\x40", b"\x41", state]
+    return _DISPOSITION_CODE + encode_list(items)
+
+
+def detach(handle: int, error: AmqpError | None = None) -> bytes:
+    """2.7.7, closing."""
+    return described(DETACH, (UInt(handle), True, error_value(error)))
+
+
+def end(error: AmqpError | None = None) -> bytes:
+    """2.7.8."""
+    return described(END, (error_value(error),))
+
+
+def close(error: AmqpError | None = None) -> bytes:
+    """2.7.9."""
+    return described(CLOSE, (error_value(error),))
+
+
+def sasl_mechanisms(mechanisms: Sequence[str]) -> bytes:
+    """5.3.3.1."""
+    return described(SASL_MECHANISMS, (Array([Symbol(mechanism) for mechanism in mechanisms]),))
+
+
+def sasl_outcome(code: int) -> bytes:
+    """5.3.3.6."""
+    return described(SASL_OUTCOME, (UByte(code),))
