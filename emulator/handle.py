@@ -146,6 +146,8 @@ class EmulatorProcess:
         self._stderr = stderr
         self.ready = ready
         self.control = control
+        self.stderr_text = ""
+        """The end of what it wrote to stderr, once it has ended."""
 
     @property
     def pid(self) -> int:
@@ -157,18 +159,16 @@ class EmulatorProcess:
         """The exit code, None while it runs."""
         return self._process.returncode
 
-    def stderr(self) -> str:
-        """What it has written to stderr so far, the end of it."""
-        return _tail(self._stderr)
-
     async def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
         await _end(self._process, signal.SIGKILL)
+        self.stderr_text = _tail(self._stderr)
 
     async def terminate(self) -> int:
         """SIGTERM, then SIGKILL after TERMINATE_S; returns the exit code."""
         await _end(self._process, signal.SIGTERM)
         assert self._process.returncode is not None
+        self.stderr_text = _tail(self._stderr)
         return self._process.returncode
 
 
