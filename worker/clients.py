@@ -6,6 +6,7 @@ while the program is being cancelled. Each is for one event loop and must be use
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from azure.core.exceptions import AzureError, HttpResponseError
 from azure.core.pipeline.transport import AioHttpTransport
 from azure.cosmos.aio import CosmosClient
 from azure.servicebus.aio import ServiceBusClient
+from azure.servicebus.aio.management import ServiceBusAdministrationClient
 from azure.storage.blob.aio import BlobServiceClient
 
 from worker.errors import SettingsError, StartError
@@ -27,6 +29,10 @@ CLOSE_TIMEOUT_S: Final = 5.0
 _CONNECTIONS_MIN: Final = 100
 _OPEN_ATTEMPTS: Final = 2
 _REFUSED: Final = (401, 403)
+_ADMIN_RETRIES: Final = 2
+_ADMIN_BACKOFF_S: Final = 0.5
+_ADMIN_READ_TIMEOUT_S: Final = 15.0
+"""Making a queue takes the service longer than an ordinary request."""
 
 
 @contextlib.asynccontextmanager
@@ -86,6 +92,26 @@ async def servicebus_client(settings: Settings, *, retry_total: int = 0) -> Asyn
         )
     async with _closing(client.close):
         yield client
+
+
+@contextlib.asynccontextmanager
+async def servicebus_admin_client(settings: Settings) -> AsyncIterator[ServiceBusAdministrationClient]:
+    """Make the client for the namespace's management interface. Nothing is sent yet. It speaks https only."""
+    with _setting("servicebus_connection_string"):
+        client = ServiceBusAdministrationClient.from_connection_string(
+            settings.servicebus_connection_string.reveal(),
+            retry_total=_ADMIN_RETRIES,
+            retry_backoff_factor=_ADMIN_BACKOFF_S,
+            connection_timeout=REQUEST_TIMEOUT_S,
+            read_timeout=_ADMIN_READ_TIMEOUT_S,
+        )
+    async with _closing(partial(client.__aexit__, None, None, None)):
+        yield client
+
+
+def is_servicebus_emulator(settings: Settings) -> bool:
+    """Tell whether the namespace is an emulator, which speaks AMQP without TLS."""
+    return "UseDevelopmentEmulator=true" in settings.servicebus_connection_string.reveal()
 
 
 async def _open_cosmos(client: CosmosClient, settings: Settings) -> None:

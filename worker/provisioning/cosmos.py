@@ -1,0 +1,137 @@
+"""The Cosmos DB database and container of the brooks: made where they are missing, judged where they exist."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
+from azure.cosmos import PartitionKey
+from azure.cosmos.aio import CosmosClient, DatabaseProxy
+
+from worker.clients import cosmos_client
+from worker.provisioning.findings import Finding, ProvisioningError, State, asked
+from worker.settings import Settings
+
+PARTITION_KEY_PATH: Final = "/brookPartitionKey"
+INDEXED_PATHS: Final = ("/position/?", "/type/?", "/commandId/?")
+"""What queries filter and order by; the service indexes `id` by itself."""
+
+_TTL_BY_ITEM: Final = -1
+_INDEXING: Final[dict[str, Any]] = {
+    "indexingMode": "consistent",
+    "automatic": True,
+    "includedPaths": [{"path": path} for path in INDEXED_PATHS],
+    "excludedPaths": [{"path": "/*"}],
+}
+_RUN: Final = "run `brook-worker provision`"
+
+
+async def provision_cosmos(settings: Settings, *, make: bool) -> list[Finding]:
+    """Make what is missing if `make`, and tell what was found. Nothing that exists is changed."""
+
+    async def ask() -> list[Finding]:
+        async with cosmos_client(settings) as client:
+            return [
+                await _account(client, settings),
+                *await _database(client, settings, make=make),
+                *await _container(client.get_database_client(settings.cosmos_database), settings, make=make),
+            ]
+
+    return await asked("Cosmos DB", "cosmos_endpoint and cosmos_key", ask)
+
+
+async def check_store(client: CosmosClient, settings: Settings) -> None:
+    """Look at the account and the container at the start of a worker. Raises ProvisioningError; makes nothing."""
+
+    async def ask() -> list[Finding]:
+        database = client.get_database_client(settings.cosmos_database)
+        return [await _account(client, settings), *await _container(database, settings, make=False)]
+
+    findings = await asked("Cosmos DB", "cosmos_endpoint and cosmos_key", ask)
+    if any(finding.stops for finding in findings):
+        raise ProvisioningError(findings)
+
+
+async def _account(client: CosmosClient, settings: Settings) -> Finding:
+    """The account must have a single write region: with several, ETags do not fence concurrent writers."""
+    resource = f"Cosmos DB account {settings.cosmos_endpoint}"
+    account = await client._get_database_account()  # noqa: SLF001 - the client has no public way to read it
+    several = len(account.WritableLocations) > 1 or bool(account._EnableMultipleWritableLocations)  # noqa: SLF001
+    if several:
+        note = "writes go to several regions, where ETags do not fence; turn multi-region writes off"
+        return Finding(resource, State.WRONG, note)
+    return Finding(resource, State.FOUND, "single write region")
+
+
+async def _database(client: CosmosClient, settings: Settings, *, make: bool) -> list[Finding]:
+    name = settings.cosmos_database
+    resource = f"Cosmos DB database {name}"
+    try:
+        await client.get_database_client(name).read()
+    except ResourceNotFoundError:
+        if not make:
+            return [Finding(resource, State.MISSING, _RUN)]
+    else:
+        return [Finding(resource, State.FOUND)]
+    try:
+        await client.create_database(name)
+    except ResourceExistsError:  # another worker made it first
+        return [Finding(resource, State.FOUND)]
+    return [Finding(resource, State.MADE)]
+
+
+async def _container(database: DatabaseProxy, settings: Settings, *, make: bool) -> list[Finding]:
+    name = settings.cosmos_container
+    resource = f"Cosmos DB container {database.id}/{name}"
+    state = State.FOUND
+    container = database.get_container_client(name)
+    try:
+        properties = await container.read()
+    except ResourceNotFoundError:
+        if not make:
+            return [Finding(resource, State.MISSING, _RUN)]
+        state = await _make_container(database, name)
+        properties = await container.read()
+    problems = [Finding(resource, problem, note) for problem, note in container_problems(properties)]
+    return problems or [Finding(resource, state)]
+
+
+async def _make_container(database: DatabaseProxy, name: str) -> State:
+    try:
+        await database.create_container(
+            name,
+            PartitionKey(PARTITION_KEY_PATH, version=2),
+            indexing_policy=_INDEXING,
+            default_ttl=_TTL_BY_ITEM,
+        )
+    except ResourceExistsError:  # another worker made it first
+        return State.FOUND
+    return State.MADE
+
+
+def container_problems(properties: Mapping[str, Any]) -> Iterator[tuple[State, str]]:
+    """What a container is not as the worker needs it. A wrong key path cannot be mended: it is fixed for ever."""
+    paths = properties.get("partitionKey", {}).get("paths", [])
+    if paths != [PARTITION_KEY_PATH]:
+        actual, remedy = ", ".join(paths) or "none", "name another container in cosmos_container"
+        note = f"its partition key is {actual}, not {PARTITION_KEY_PATH}, for good; {remedy} (nothing was changed or deleted)"
+        yield State.WRONG, note
+        return
+    policy = properties.get("indexingPolicy", {})
+    included = _paths(policy, "includedPaths")
+    excluded = _paths(policy, "excludedPaths")
+    unindexed = [path for path in INDEXED_PATHS if path not in included and ("/*" not in included or path in excluded)]
+    if policy.get("indexingMode") == "none" or unindexed:
+        what = ", ".join(unindexed or INDEXED_PATHS)
+        yield State.WRONG, f"does not index {what}, which reads need; add to the included paths of its indexing policy"
+    elif "/*" in included:
+        yield State.ADVICE, f"indexes everything, which makes writes dearer; exclude /* and include {_listed()}"
+    if properties.get("defaultTtl") is None:
+        yield State.ADVICE, "time to live is off; set its default to -1 (on, no default) to let documents expire"
+
+
+def _paths(policy: Mapping[str, Any], kind: str) -> set[str]:
+    return {entry.get("path", "") for entry in policy.get(kind, [])}
+
+
+def _listed() -> str:
+    return ", ".join(INDEXED_PATHS)

@@ -1,0 +1,156 @@
+"""The queues and the topic: made and judged by the namespace's management interface, else verified by opening them."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from functools import partial
+from typing import Final, TypeVar
+
+import structlog
+from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
+from azure.servicebus.aio.management import ServiceBusAdministrationClient
+
+from worker.clients import is_servicebus_emulator, servicebus_admin_client
+from worker.provisioning.findings import Finding, State, is_refusal
+from worker.provisioning.opening import verify_by_opening
+from worker.settings import Settings
+
+log = structlog.get_logger()
+
+_PropertiesT = TypeVar("_PropertiesT")
+
+_RUN: Final = "run `brook-worker provision`"
+_NOT_FOUND: Final = 404
+_CONFLICT: Final = 409
+_LOCK_DURATION: Final = timedelta(minutes=1)
+_DUPLICATES_WINDOW: Final = timedelta(minutes=10)
+
+
+async def provision_servicebus(settings: Settings, *, make: bool) -> list[Finding]:
+    """Make what is missing if `make` and if the namespace lets us, and tell what was found.
+
+    An emulator's entities come from its Config.json, and a key may have no right to manage: then each entity is
+    opened to see that it is there and what it is.
+    """
+    if is_servicebus_emulator(settings):
+        return await verify_by_opening(settings, "an emulator's entities come from its Config.json: add it there")
+    async with servicebus_admin_client(settings) as admin:
+        try:
+            return await provision_entities(admin, settings, make=make)
+        except AzureError as error:
+            why = "the key has no right to manage" if is_refusal(error) else "the management interface does not answer"
+            log.warning("provisioning.management-unavailable", reason=why)
+            return await verify_by_opening(settings, f"{why}: make it in the portal or by your deployment")
+
+
+async def provision_entities(admin: ServiceBusAdministrationClient, settings: Settings, *, make: bool) -> list[Finding]:
+    """By the management interface. Raises AzureError when it cannot be reached or refuses the key."""
+    steps = [partial(_command_queue, admin, settings.command_queue, make=make)]
+    if settings.reply_queue is not None:
+        steps.append(partial(_reply_queue, admin, settings.reply_queue, make=make))
+    if settings.reply_topic is not None:
+        steps.append(partial(_reply_topic, admin, settings.reply_topic, make=make))
+    steps += [partial(_allowed_entity, admin, name) for name in settings.reply_entities_allowed]
+    return [finding for step in steps for finding in await step()]
+
+
+async def _command_queue(admin: ServiceBusAdministrationClient, name: str, *, make: bool) -> list[Finding]:
+    resource = f"Service Bus queue {name}"
+    create = partial(
+        admin.create_queue,
+        name,
+        requires_session=True,
+        dead_lettering_on_message_expiration=True,
+        lock_duration=_LOCK_DURATION,
+    )
+    state, queue = await _found_or_made(partial(admin.get_queue, name), create, make=make)
+    if queue is None:
+        return [Finding(resource, state, _RUN)]
+    if not queue.requires_session:
+        return [_without_sessions(resource, "command_queue")]
+    if not queue.dead_lettering_on_message_expiration:
+        note = "commands that expire vanish; turn dead-lettering on message expiration on"
+        return [Finding(resource, State.ADVICE, note)]
+    return [Finding(resource, state)]
+
+
+async def _reply_queue(admin: ServiceBusAdministrationClient, name: str, *, make: bool) -> list[Finding]:
+    resource = f"Service Bus queue {name}"
+    create = partial(
+        admin.create_queue,
+        name,
+        requires_session=True,
+        requires_duplicate_detection=True,
+        duplicate_detection_history_time_window=_DUPLICATES_WINDOW,
+        lock_duration=_LOCK_DURATION,
+    )
+    state, queue = await _found_or_made(partial(admin.get_queue, name), create, make=make)
+    if queue is None:
+        return [Finding(resource, state, _RUN)]
+    if not queue.requires_session:
+        return [_without_sessions(resource, "reply_queue")]
+    return [_judged_duplicates(resource, state, detects=bool(queue.requires_duplicate_detection))]
+
+
+async def _reply_topic(admin: ServiceBusAdministrationClient, name: str, *, make: bool) -> list[Finding]:
+    resource = f"Service Bus topic {name}"
+    create = partial(
+        admin.create_topic,
+        name,
+        requires_duplicate_detection=True,
+        duplicate_detection_history_time_window=_DUPLICATES_WINDOW,
+    )
+    state, topic = await _found_or_made(partial(admin.get_topic, name), create, make=make)
+    if topic is None:
+        return [Finding(resource, state, _RUN)]
+    if state is State.MADE:
+        return [Finding(resource, state, "add a subscription for each consumer: without any, replies are lost")]
+    return [_judged_duplicates(resource, state, detects=bool(topic.requires_duplicate_detection))]
+
+
+async def _allowed_entity(admin: ServiceBusAdministrationClient, name: str) -> list[Finding]:
+    """Of a further reply address nobody knows whether it is to be a queue or a topic: it is never made."""
+    resource = f"Service Bus reply address {name}"
+    for get in (admin.get_queue, admin.get_topic):
+        if await _found(partial(get, name)) is not None:
+            return [Finding(resource, State.FOUND)]
+    return [Finding(resource, State.MISSING, "make that queue or topic, or take it out of reply_entities_allowed")]
+
+
+async def _found_or_made(
+    get: Callable[[], Awaitable[_PropertiesT]], create: Callable[[], Awaitable[_PropertiesT]], *, make: bool
+) -> tuple[State, _PropertiesT | None]:
+    if (properties := await _found(get)) is not None:
+        return State.FOUND, properties
+    if not make:
+        return State.MISSING, None
+    try:
+        return State.MADE, await create()
+    except HttpResponseError as error:
+        if error.status_code != _CONFLICT:
+            raise
+        # Another worker made it first, or there is a topic where a queue should be: then it is still not found.
+        return State.FOUND, await get()
+
+
+async def _found(get: Callable[[], Awaitable[_PropertiesT]]) -> _PropertiesT | None:
+    """What is there; None when nothing is. The client tells of that in two ways."""
+    try:
+        return await get()
+    except ResourceNotFoundError:
+        return None
+    except HttpResponseError as error:
+        if error.status_code == _NOT_FOUND:
+            return None
+        raise
+
+
+def _without_sessions(resource: str, setting: str) -> Finding:
+    note = f"has no sessions, which cannot be changed; name another queue in {setting} (nothing was changed or deleted)"
+    return Finding(resource, State.WRONG, note)
+
+
+def _judged_duplicates(resource: str, state: State, *, detects: bool) -> Finding:
+    if detects:
+        return Finding(resource, state)
+    note = "detects no duplicates, so a reply may arrive twice; it cannot be turned on later, only for a new one"
+    return Finding(resource, State.ADVICE, note)
