@@ -12,8 +12,8 @@ import msgspec
 from emulator.cosmos.errors import bad_request
 
 _VERSION: Final = 1
-TOKEN_CHARACTERS_MAX: Final = 12 * 1024
-"""Longer ones would not fit into a header."""
+TOKEN_CHARACTERS_MAX: Final = 7 * 1024
+"""Clients take no header line of more than 8 KB."""
 
 
 class Resume(msgspec.Struct, frozen=True, array_like=True):

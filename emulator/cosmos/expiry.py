@@ -5,7 +5,7 @@ from typing import Final
 
 from emulator.cosmos.items import Item, Partition
 from emulator.cosmos.resources import Container
-from emulator.cosmos.transaction import ITEMS_SPACE
+from emulator.cosmos.transaction import ITEMS_SPACE, progress_row
 from emulator.journal import Change, Journal
 
 SWEEP_MAX: Final = 1000
@@ -60,12 +60,16 @@ class Expiry:
 
     def _remove(self, container: Container, expired: list[tuple[Partition, Item]]) -> None:
         prefix = f"{container.number:08x}"
-        self._journal.commit(
-            [
-                Change(ITEMS_SPACE, f"{prefix}/{partition.range_index:02x}/{item.number:014x}", None)
-                for partition, item in expired
-            ]
-        )
+        rows = [
+            Change(ITEMS_SPACE, f"{prefix}/{partition.range_index:02x}/{item.number:014x}", None)
+            for partition, item in expired
+        ]
+        touched = {partition.range_index for partition, _ in expired}
+        ranges = [container.ranges[index] for index in touched]
+        rows += [progress_row(container, found, found.lsn + 1, found.next_number) for found in ranges]
+        self._journal.commit(rows)
+        for found in ranges:
+            found.lsn += 1  # expiry is a write like any other: whoever keeps results must notice
         for partition, item in expired:
             partition.remove(item.id)
             container.ranges[partition.range_index].record(partition, item, None)

@@ -29,18 +29,16 @@ def parse_operations(raw: Any) -> list[dict[str, Any]]:
     return raw
 
 
-def apply_patch(document: dict[str, Any], operations: Sequence[dict[str, Any]], keys: frozenset[str]) -> None:
+def apply_patch(document: dict[str, Any], operations: Sequence[dict[str, Any]]) -> None:
     """Change `document` in place by all operations in order.
-
-    `keys` names the top-level properties that hold the partition key, which no patch may change.
 
     Raises:
         CosmosError: 400 where an operation does not fit; the document is then to be thrown away.
     """
     for operation in operations:
-        steps = _steps(operation.get("path"), keys)
+        steps = _steps(operation.get("path"))
         if operation["op"] == "move":
-            source = _steps(operation.get("from"), keys)
+            source = _steps(operation.get("from"))
             if steps[: len(source)] == source:
                 raise bad_request("A move must not go into the value that it moves.")
             value = _remove(document, source)
@@ -59,11 +57,11 @@ def _apply_one(document: dict[str, Any], kind: str, steps: list[str], value: Any
             _write(document, steps, value, must_exist=kind == "replace", insert=kind == "add")
 
 
-def _steps(path: Any, keys: frozenset[str]) -> list[str]:
+def _steps(path: Any) -> list[str]:
     if type(path) is not str or not path.startswith("/") or path == "/":
         raise bad_request("Each patch operation needs a 'path' such as '/property' (and 'move' a 'from').")
     steps = [step.replace("~1", "/").replace("~0", "~") for step in path[1:].split("/")]
-    if steps[0] in _UNTOUCHABLE or steps[0] in keys:
+    if steps[0] in _UNTOUCHABLE:
         raise bad_request(f"The property '{steps[0]}' cannot be patched.")
     return steps
 

@@ -19,7 +19,7 @@ from emulator.cosmos.errors import (
 )
 from emulator.cosmos.items import SYSTEM_PROPERTIES, Item, Partition
 from emulator.cosmos.patch import apply_patch, parse_operations
-from emulator.cosmos.resources import TTL_S_MAX, Container, check_id, check_ttl, rid
+from emulator.cosmos.resources import TTL_S_MAX, Container, Range, check_id, check_ttl, rid
 from emulator.cosmos.values import encode, is_number, parse_object
 from emulator.journal import Change
 
@@ -137,8 +137,7 @@ class Transaction:
                 item = staged[0]
                 stored = StoredItem(self._container.number, self._range.index, item.number, item.lsn, item.body)
                 rows.append(Change(ITEMS_SPACE, self._row_key(item.number), _row.encode(stored)))
-        key = f"{self._container.number}/{self._range.index}"
-        rows.append(Change(LSN_SPACE, key, _row.encode(StoredRange(self._lsn, self._next_number))))
+        rows.append(progress_row(self._container, self._range, self._lsn, self._next_number))
         return rows
 
     def take_over(self) -> None:
@@ -221,8 +220,9 @@ class Transaction:
                 raise bad_request("The patch's 'condition' must be text such as 'from c where c.n = 1'.")
             if not self._predicate(condition)(document):
                 raise precondition_failed()
-        keys = frozenset(str(path[0]) for path in self._container.definition.paths)
-        apply_patch(document, operations, keys)
+        apply_patch(document, operations)
+        if self._container.definition.extract(document) != self._partition.key:
+            raise bad_request("A patch cannot change the partition key.", SUB_PARTITION_KEY_MISMATCH)
         return self._stage(document, existing, 200)
 
     def _delete(self, operation: Operation) -> Outcome:
@@ -303,6 +303,12 @@ class Transaction:
             if owner is not None and owner != item_id and self.get(owner) is not None:
                 raise conflict("Unique index constraint violation.")
             self._unique[place] = item_id
+
+
+def progress_row(container: Container, partition_range: Range, lsn: int, next_number: int) -> Change:
+    """The row that says how far a physical partition has come."""
+    key = f"{container.number}/{partition_range.index}"
+    return Change(LSN_SPACE, key, _row.encode(StoredRange(lsn, next_number)))
 
 
 def _check_write(operation: Operation, existing: Item) -> None:
