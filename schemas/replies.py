@@ -25,7 +25,6 @@ class RejectionCode(StrEnum):
     TOO_MANY_EVENTS = "too-many-events"
     INVALID_EVENT = "invalid-event"
     EVENT_TOO_LARGE = "event-too-large"
-    APPEND_TOO_LARGE = "append-too-large"
     REPLY_ADDRESS_NOT_ALLOWED = "reply-address-not-allowed"
     CONTRADICTION = "contradiction"
 

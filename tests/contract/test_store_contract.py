@@ -14,10 +14,11 @@ from emulator.cosmos import CosmosServer
 from emulator.faults import Answer, ApplyThenDrop, DropBefore, Faults, Rule
 from emulator.journal import MemoryJournal
 from schemas.keys import BrookKey
-from schemas.types import CommandId, Position
+from schemas.types import EMPTY, CommandId, Position
 from tests.support.commands import event, prepared
 from worker.protocol.documents import Document, head_document
 from worker.protocol.model import ETag, Head, RecentCommand, RecentConflict, StoredHead
+from worker.protocol.pending import Pending, StoredBrook, StoredPending, pending_document
 from worker.protocol.writes import Create, Delete, Operation, Replace, append_events
 from worker.storage.base import (
     BrookStore,
@@ -85,7 +86,7 @@ def key() -> BrookKey:
 
 def event_at(key: BrookKey, position: int, command_id: str = "c", **fields: Any) -> Document:
     one = prepared(command_id=command_id, events=(event(f"event-{position}", **fields),), key=key)
-    return one.events[0].document_at(Position(position))
+    return one.event_document(0, Position(position))
 
 
 async def append(store: BrookStore, stored: StoredHead, count: int, command_id: str = "c") -> StoredHead:
@@ -105,9 +106,7 @@ def written(result: WriteResult) -> Written:
 
 
 async def test_an_unknown_brook_is_empty(store: BrookStore, key: BrookKey) -> None:
-    loaded = await store.load(key)
-    assert loaded.stored == StoredHead(key=key)
-    assert not loaded.pending_exists
+    assert (await store.load(key)).brook == StoredBrook(head=StoredHead(key=key))
     assert await store.head_position(key) == -1
     assert [event async for event in store.read_forward(key)] == []
     assert [event async for event in store.read_backward(key)] == []
@@ -121,7 +120,7 @@ async def test_a_head_comes_back_as_it_was_written(store: BrookStore, key: Brook
         conflicts=(RecentConflict(CommandId("x"), Position(-1), "digest"),),
     )
     result = written(await store.write(key, [Create(head_document(key, head))]))
-    assert (await store.load(key)).stored == StoredHead(key=key, head=head, etag=result.etags[0])
+    assert (await store.load(key)).brook.head == StoredHead(key=key, head=head, etag=result.etags[0])
 
 
 async def test_etags_round_trip_and_name_one_state_each(store: BrookStore, key: BrookKey) -> None:
@@ -131,7 +130,7 @@ async def test_etags_round_trip_and_name_one_state_each(store: BrookStore, key: 
         stored = await append(store, stored, 2)
         assert stored.etag is not None
         etags.add(stored.etag)
-        assert (await store.load(key)).stored == stored
+        assert (await store.load(key)).brook.head == stored
     assert len(etags) == 3
 
 
@@ -140,7 +139,7 @@ async def test_a_stale_etag_is_refused_and_nothing_of_the_batch_takes_effect(sto
     second = await append(store, first, 1)
     stale = append_events(first, Head(position=Position(1)), (event_at(key, 1),))
     assert isinstance(await store.write(key, stale), Diverged)
-    assert (await store.load(key)).stored == second
+    assert (await store.load(key)).brook.head == second
     assert [event.position async for event in store.read_forward(key)] == [0, 1]
 
 
@@ -160,7 +159,7 @@ async def test_a_failing_operation_undoes_the_ones_before_it_and_is_named(store:
     result = await store.write(key, clash)
     assert isinstance(result, Diverged)
     assert result.operation == 2
-    assert (await store.load(key)).stored == stored
+    assert (await store.load(key)).brook.head == stored
     assert [event.position async for event in store.read_forward(key)] == [0]
 
 
@@ -175,22 +174,23 @@ async def test_replacing_or_deleting_what_is_missing_is_refused(store: BrookStor
 
 
 async def test_deleting_is_conditional_where_asked(store: BrookStore, key: BrookKey) -> None:
-    marker = {"id": "head-pending", "type": "head-pending", "brookPartitionKey": str(key)}
+    pending = Pending(original=EMPTY, target=Position(5), written=Position(2), command_id=CommandId("c"), digest="d")
+    marker = pending_document(key, pending)
     made = written(await store.write(key, [Create(marker), Create(event_at(key, 0))]))
-    assert (await store.load(key)).pending_exists
     assert made.etags[0] is not None
+    assert (await store.load(key)).brook.pending == StoredPending(pending=pending, etag=made.etags[0])
     assert isinstance(await store.write(key, [Delete("head-pending", ETag('"stale"'))]), Diverged)
     gone = written(await store.write(key, [Delete("head-pending", made.etags[0]), Delete("0")]))
     assert gone.etags == (None, None)
-    assert not (await store.load(key)).pending_exists
+    assert (await store.load(key)).brook.pending is None
 
 
 async def test_a_hundred_operations_are_taken_and_one_more_is_refused(store: BrookStore, key: BrookKey) -> None:
     stored = await append(store, StoredHead(key=key), 99)
-    assert (await store.load(key)).stored == stored
+    assert (await store.load(key)).brook.head == stored
     with pytest.raises(StoreRefusedError):
         await append(store, stored, 100)
-    assert (await store.load(key)).stored == stored
+    assert (await store.load(key)).brook.head == stored
 
 
 async def test_an_empty_batch_is_refused(store: BrookStore, key: BrookKey) -> None:
@@ -202,7 +202,7 @@ async def test_a_request_over_two_megabytes_is_too_large_and_changes_nothing(sto
     events = tuple(event_at(key, position, data=b"x" * 500_000) for position in range(4))
     result = await store.write(key, append_events(StoredHead(key=key), Head(position=Position(3)), events))
     assert isinstance(result, TooLarge)
-    assert (await store.load(key)).stored == StoredHead(key=key)
+    assert (await store.load(key)).brook.head == StoredHead(key=key)
 
 
 async def test_of_many_writers_on_one_state_exactly_one_wins(store: BrookStore, key: BrookKey) -> None:
@@ -243,7 +243,9 @@ async def test_readers_never_see_past_the_head(store: BrookStore, key: BrookKey)
     written(await store.write(key, [Create(event_at(key, 2)), Create(event_at(key, 3))]))
     assert [event.position async for event in store.read_forward(key)] == [0, 1]
     assert [event.position async for event in store.read_backward(key, Position(3))] == [1, 0]
-    assert await store.find_command(key, CommandId("c")) == (0, 1)
+    assert await store.find_commands(key, {CommandId("c")}, Position(1)) == {"c": (0, 1)}
+    assert list(await store.positions_past(key, Position(1))) == [2, 3]
+    assert list(await store.positions_past(key, Position(3))) == []
 
 
 async def test_a_gap_below_the_head_is_told_not_skipped(store: BrookStore, key: BrookKey) -> None:
@@ -257,8 +259,9 @@ async def test_a_commands_events_are_found_by_its_id(store: BrookStore, key: Bro
     stored = await append(store, StoredHead(key=key), 2, "a")
     stored = await append(store, stored, 3, "b \u00fc'\"")
     await append(store, stored, 1, "c")
-    assert await store.find_command(key, CommandId("b \u00fc'\"")) == (2, 4)
-    assert await store.find_command(key, CommandId("unknown")) is None
+    odd, many = CommandId("b \u00fc'\""), {CommandId(f"other-{index}") for index in range(150)}
+    found = await store.find_commands(key, {CommandId("a"), odd, CommandId("unknown"), *many}, Position(9))
+    assert found == {"a": (0, 1), odd: (2, 4)}
 
 
 async def test_brooks_do_not_see_each_other(store: BrookStore, key: BrookKey) -> None:
@@ -294,7 +297,7 @@ class TestCosmosFailures:
         fired = self.fail(cosmos, key, operation="batch", times=2, effect=effect)
         stored = await append(cosmos.store, StoredHead(key=key), 1)
         assert fired() == 2
-        assert (await cosmos.store.load(key)).stored == stored
+        assert (await cosmos.store.load(key)).brook.head == stored
 
     async def test_an_applied_write_whose_answer_is_lost_is_sent_again_once_and_comes_back_diverged(
         self, cosmos: CosmosBackend, key: BrookKey
@@ -323,7 +326,7 @@ class TestCosmosFailures:
     async def test_reads_are_tried_again_too(self, cosmos: CosmosBackend, key: BrookKey, effect: Any) -> None:
         stored = await append(cosmos.store, StoredHead(key=key), 1)
         self.fail(cosmos, key, operation="query", times=2, effect=effect)
-        assert (await cosmos.store.load(key)).stored == stored
+        assert (await cosmos.store.load(key)).brook.head == stored
 
     async def test_another_process_write_is_seen_after_it_refused_ours(
         self, cosmos: CosmosBackend, key: BrookKey
@@ -332,7 +335,7 @@ class TestCosmosFailures:
         second = await append(cosmos.other, first, 1)
         stale = append_events(first, Head(position=Position(1)), (event_at(key, 1),))
         assert isinstance(await cosmos.store.write(key, stale), Diverged)
-        assert (await cosmos.store.load(key)).stored == second
+        assert (await cosmos.store.load(key)).brook.head == second
 
     async def test_the_charge_of_a_write_is_told(self, cosmos: CosmosBackend, key: BrookKey) -> None:
         batch = append_events(StoredHead(key=key), Head(position=Position(0)), (event_at(key, 0),))

@@ -14,7 +14,8 @@ from schemas.replies import Appended, ConcurrencyConflict, Rejected, RejectionCo
 from schemas.types import CommandId
 from tests.support.commands import KEY, command
 from tests.support.waiting import wait_until
-from worker.handlers.append import AppendHandler, BrookState, GroupResult
+from worker.handlers.append import AppendHandler, GroupResult
+from worker.handlers.brook import BrookState
 from worker.locking.memory import MemoryLeaseManager, MemoryLeaseService
 from worker.locking.options import LeaseOptions
 from worker.protocol.model import Limits

@@ -1,6 +1,6 @@
 """The handler over the in-memory store: other writers, lost answers, refusals, contradictions."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 import pytest
 
@@ -8,11 +8,12 @@ from schemas.keys import BrookKey
 from schemas.replies import RejectionCode
 from schemas.types import CommandId, Position
 from tests.support.commands import KEY, event, prepared
-from worker.handlers.append import AppendHandler, BrookContendedError, BrookState
+from worker.handlers.append import AppendHandler, BrookContendedError
+from worker.handlers.brook import BrookState
 from worker.protocol.model import Limits
 from worker.protocol.verdicts import Accepted, AlreadyAppended, Conflicted, Refused
 from worker.protocol.writes import Create, Operation
-from worker.storage.base import ContradictionError, LoadedHead, StoreUnavailableError, TooLarge, WriteResult, Written
+from worker.storage.base import ContradictionError, LoadedBrook, StoreUnavailableError, TooLarge, WriteResult, Written
 from worker.storage.memory import MemoryBrookStore
 
 pytestmark = pytest.mark.anyio
@@ -32,13 +33,15 @@ class ScriptedStore(MemoryBrookStore):
         self.lookups = 0
         self.request_operations_max = 100
 
-    async def load(self, key: BrookKey) -> LoadedHead:
+    async def load(self, key: BrookKey) -> LoadedBrook:
         self.loads += 1
         return await super().load(key)
 
-    async def find_command(self, key: BrookKey, command_id: CommandId) -> tuple[Position, Position] | None:
+    async def find_commands(
+        self, key: BrookKey, command_ids: Collection[CommandId], head: Position
+    ) -> Mapping[CommandId, tuple[Position, Position]]:
         self.lookups += 1
-        return await super().find_command(key, command_id)
+        return await super().find_commands(key, command_ids, head)
 
     async def write(self, key: BrookKey, operations: Sequence[Operation]) -> WriteResult:
         if self.before:
@@ -181,10 +184,10 @@ async def test_a_brook_that_others_move_each_time_is_left_for_later() -> None:
 async def test_an_event_past_the_head_is_a_contradiction_and_nothing_is_deleted() -> None:
     store, brook = ScriptedStore(), BrookState(KEY)
     await handler(store).append(brook, [prepared()])
-    stray = prepared().events[0].document_at(Position(1))
+    stray = prepared().event_document(0, Position(1))
     assert isinstance(await store.write(KEY, [Create(stray)]), Written)
     before = store.documents(KEY)
-    with pytest.raises(ContradictionError, match="past the head, which is at 0"):
+    with pytest.raises(ContradictionError, match="which is at 0"):
         await handler(store).append(BrookState(KEY), [prepared()])
     assert store.documents(KEY) == before
 

@@ -10,7 +10,8 @@ from schemas.replies import RejectionCode
 from schemas.types import CommandId, Position
 from tests.support.commands import KEY, event, prepared
 from worker.protocol.model import ETag, Head, Limits, RecentCommand, RecentConflict, StoredHead
-from worker.protocol.plan import AppendBatch, Plan, plan
+from worker.protocol.pending import StoredBrook, StoredPending, begin, chunks, commit, write_chunk
+from worker.protocol.plan import AppendBatch, LargeAppend, Plan, plan
 from worker.protocol.prepare import PreparedCommand
 from worker.protocol.verdicts import Accepted, AlreadyAppended, Conflicted, Refused
 from worker.protocol.writes import ETAG_BYTES_MAX, Create, Operation, Replace, append_events
@@ -41,8 +42,9 @@ def sent_bytes(operations: tuple[Operation, ...]) -> int:
 
 
 def only_step(decided: Plan) -> AppendBatch:
-    assert len(decided.steps) == 1
-    return decided.steps[0]
+    (step,) = decided.steps
+    assert isinstance(step, AppendBatch)
+    return step
 
 
 class TestExpected:
@@ -165,12 +167,14 @@ class TestOperations:
         step = only_step(plan(stored_at(0), [prepared(events=99)], LIMITS))
         assert step.operations == 100
 
-    def test_100_events_in_one_command_do_not_fit(self) -> None:
-        (verdict,) = plan(stored_at(0), [prepared(events=100)], LIMITS).verdicts
-        assert isinstance(verdict, Refused)
-        assert verdict.code == RejectionCode.APPEND_TOO_LARGE
-        assert "101 operations" in verdict.problem.problem
-        assert "100 operations and 1,800,000 bytes" in verdict.problem.problem
+    def test_100_events_in_one_command_take_the_pending_head(self) -> None:
+        one = prepared(events=100)
+        decided = plan(stored_at(0), [one], LIMITS)
+        assert decided.verdicts == (Accepted(Position(1), Position(100)),)
+        (step,) = decided.steps
+        assert isinstance(step, LargeAppend)
+        assert (step.before.position, step.head.position) == (0, 100)
+        assert step.head.recent[-1].command_id == one.command_id
 
     def test_a_group_opens_a_second_batch_at_the_hundredth_event(self) -> None:
         decided = plan(stored_at(-1), [prepared() for _ in range(100)], LIMITS)
@@ -181,10 +185,22 @@ class TestOperations:
         decided = plan(stored_at(-1), [prepared(events=60), prepared(events=60)], LIMITS)
         assert [len(step.events) for step in decided.steps] == [60, 60]
 
-    def test_a_refused_command_between_others_does_not_disturb_them(self) -> None:
-        decided = plan(stored_at(-1), [prepared(), prepared(events=150), prepared()], LIMITS)
-        assert [type(verdict) for verdict in decided.verdicts] == [Accepted, Refused, Accepted]
-        assert len(only_step(decided).events) == 2
+    def test_a_large_append_keeps_its_place_between_the_others(self) -> None:
+        group = [prepared(), prepared(expected=7), prepared(events=150), prepared(expected=9), prepared()]
+        decided = plan(stored_at(-1), group, LIMITS)
+        before, large, after = decided.steps
+        assert isinstance(before, AppendBatch)
+        assert isinstance(large, LargeAppend)
+        assert isinstance(after, AppendBatch)
+        assert (before.head.position, large.head.position, after.head.position) == (0, 150, 151)
+        assert [entry.actual for entry in after.head.conflicts] == [0, 150]
+
+    def test_a_conflict_before_a_large_append_is_on_record_when_that_begins(self) -> None:
+        """Whoever commits it in our stead moves the head past what the conflict was decided on."""
+        late = prepared(expected=7)
+        (step,) = plan(stored_at(3), [late, prepared(events=150)], LIMITS).steps
+        assert isinstance(step, LargeAppend)
+        assert [entry.command_id for entry in step.before.conflicts] == [late.command_id]
 
 
 class TestBytes:
@@ -196,10 +212,10 @@ class TestBytes:
         exact = self.budget_of(one)
         fits = plan(stored_at(0), [one], Limits(batch_bytes_max=exact))
         assert isinstance(fits.verdicts[0], Accepted)
-        (verdict,) = plan(stored_at(0), [one], Limits(batch_bytes_max=exact - 1)).verdicts
-        assert isinstance(verdict, Refused)
-        assert verdict.code == RejectionCode.APPEND_TOO_LARGE
-        assert f"{exact:,} bytes" in verdict.problem.problem
+        (step,) = fits.steps
+        assert isinstance(step, AppendBatch)
+        (step,) = plan(stored_at(0), [one], Limits(batch_bytes_max=exact - 1)).steps
+        assert isinstance(step, LargeAppend)
 
     def test_one_byte_over_the_budget_opens_a_second_batch(self) -> None:
         group = [prepared(events=(event(data=b"x" * 500_000),)) for _ in range(2)]
@@ -216,7 +232,7 @@ class TestBytes:
 
     def test_an_event_over_the_item_limit_is_rejected_with_its_index_and_size(self) -> None:
         big = event(data=b"x" * 900_000)
-        size = prepared(events=(big,)).events[0].bytes_at(Position(2))
+        size = prepared(events=(big,)).event_bytes(0, Position(2))
         limits = Limits(event_bytes_max=size - 1)
         (verdict,) = plan(stored_at(0), [prepared(events=(event(), big))], limits).verdicts
         assert isinstance(verdict, Refused)
@@ -237,7 +253,7 @@ class TestBytes:
             RecentConflict(CommandId(f"x{wide[:-4]}{index:03}"), Position(2**52), "d" * 12)
             for index in range(limits.recent_commands_max)
         )
-        base = prepared(events=(event(data=b""),)).events[0].bytes_at(Position(2**52 + 1))
+        base = prepared(events=(event(data=b""),)).event_bytes(0, Position(2**52 + 1))
         data = b"x" * ((limits.single_event_bytes_max - base - 8) // 4 * 3)
         one = prepared(events=(event(data=data),))
         decided = plan(stored_at(2**52, recent=recent, conflicts=conflicts), [one], limits)
@@ -255,7 +271,7 @@ small_groups = st.lists(
     st.builds(
         lambda command_id, events, expected: prepared(command_id=command_id, events=tuple(events), expected=expected),
         st.sampled_from(["a", "b", "c", "d", "\u00fc", "\U0001f30a"]),
-        st.lists(st.builds(event, texts, data=st.binary(max_size=40), event_type=texts), min_size=1, max_size=4),
+        st.lists(st.builds(event, texts, data=st.binary(max_size=40), event_type=texts), min_size=1, max_size=9),
         st.one_of(st.sampled_from(["any", "empty", "exists"]), st.integers(-1, 12)),
     ),
     max_size=12,
@@ -264,10 +280,37 @@ tight = Limits(batch_operations_max=5, batch_bytes_max=40_000, recent_commands_m
 
 
 def carried_out(stored: StoredHead, decided: Plan) -> StoredHead:
+    """The head after the steps, each of whose batches must build on the one before and keep to the limits."""
     for step in decided.steps:
-        append_events(stored, step.head, step.events)
-        stored = StoredHead(key=stored.key, head=step.head, etag=ETAG)
+        if isinstance(step, AppendBatch):
+            append_events(stored, step.head, step.events)
+            stored = StoredHead(key=stored.key, head=step.head, etag=ETAG)
+        else:
+            stored = carried_out_large(stored, step)
     return stored
+
+
+def carried_out_large(stored: StoredHead, step: LargeAppend) -> StoredHead:
+    pending, _ = begin(stored, step.before, step.command)
+    marked = Head(**{**{f: getattr(step.before, f) for f in Head.__struct_fields__}, "pending": pending.command_id})
+    brook = StoredBrook(
+        head=StoredHead(key=KEY, head=marked, etag=ETAG), pending=StoredPending(pending=pending, etag=ETAG)
+    )
+    ids = []
+    for chunk in chunks(KEY, step.command, pending, tight):
+        assert brook.pending is not None
+        after, operations = write_chunk(KEY, brook.pending, step.command, chunk)
+        assert len(operations) <= tight.batch_operations_max
+        unused = ETAG_BYTES_MAX - (len(json.dumps(ETAG)) - 2)
+        shorter = len(str(after.target)) - len(str(after.written))
+        assert sent_bytes(operations) + 1 == chunk.request_bytes - unused - shorter
+        assert chunk.request_bytes <= tight.batch_bytes_max
+        ids += [operation.document["id"] for operation in operations[1:] if isinstance(operation, Create)]
+        brook = StoredBrook(head=brook.head, pending=StoredPending(pending=after, etag=ETAG))
+    assert ids == [str(position) for position in range(step.before.position + 1, step.head.position + 1)]
+    head, _ = commit(brook, tight.recent_commands_max)
+    assert head == step.head, "who commits it in our stead leaves the same head"
+    return StoredHead(key=KEY, head=head, etag=ETAG)
 
 
 @given(small_groups, st.integers(-1, 12))
@@ -295,6 +338,9 @@ def test_no_step_exceeds_the_limits_and_its_size_is_the_size_that_is_sent(
 ) -> None:
     stored = stored_at(position)
     for step in plan(stored, group, tight).steps:
+        if isinstance(step, LargeAppend):
+            stored = carried_out_large(stored, step)
+            continue
         operations = append_events(stored, step.head, step.events)
         assert len(operations) == step.operations <= tight.batch_operations_max
         assert step.request_bytes <= tight.batch_bytes_max

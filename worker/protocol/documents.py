@@ -4,7 +4,6 @@ Field names are those of the .NET provider EventSourcing.Cosmos, so that both ca
 owns the documents because its limits are limits on their encoding.
 """
 
-import base64
 import json
 from typing import Any, Final
 
@@ -91,13 +90,13 @@ def read_head(key: BrookKey, document: Document) -> Head:
 
 
 def event_document(command: AppendCommand, event: NewEvent, default_time: str) -> Document:
-    """The document of `event`, but for the id and position, which `placed` gives it."""
+    """The document of `event`, but for its place, which `placed` gives it, and its data, which is left empty."""
     document: Document = {
         "type": "event",
         PARTITION_KEY_FIELD: partition_key(command.brook),
         "eventId": event.event_id,
         "eventType": event.event_type,
-        "data": base64.b64encode(event.data).decode("ascii"),
+        "data": "",
         "dataSizeBytes": len(event.data),
         "time": event.time or default_time,
         "commandId": command.command_id,

@@ -42,6 +42,14 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     recent: tuple[RecentCommand, ...] = ()
     conflicts: tuple[RecentConflict, ...] = ()
 
+    def with_command(self, entry: RecentCommand, recent_commands_max: int) -> "Head":
+        """The head after a command took effect, with the windows as the planner keeps them."""
+        recent = (*self.recent, entry)[-recent_commands_max:]
+        conflicts = self.conflicts
+        if len(self.recent) >= recent_commands_max:
+            conflicts = tuple(conflict for conflict in conflicts if conflict.actual >= recent[0].first - 1)
+        return Head(position=entry.last, recent=recent, conflicts=conflicts)
+
 
 class StoredHead(msgspec.Struct, frozen=True, kw_only=True):
     """A head as it was read or written. `etag` is None while the brook has no head document."""

@@ -37,18 +37,29 @@ class AppendBatch(msgspec.Struct, frozen=True, kw_only=True):
         return 1 + len(self.events)
 
 
+class LargeAppend(msgspec.Struct, frozen=True, kw_only=True):
+    """One command that takes several batches, by way of a pending head. `before` is the head that it begins on."""
+
+    before: Head
+    command: PreparedCommand
+    head: Head
+
+
+Step = AppendBatch | LargeAppend
+
+
 class Plan(msgspec.Struct, frozen=True):
     """A verdict for each command, in order, and the steps that make the verdicts true, in order."""
 
     verdicts: tuple[Verdict, ...]
-    steps: tuple[AppendBatch, ...]
+    steps: tuple[Step, ...]
 
 
 def plan(
     stored: StoredHead,
     commands: Sequence[PreparedCommand],
     limits: Limits,
-    decided_before: Mapping[CommandId, AlreadyAppended] | None = None,
+    decided_before: Mapping[CommandId, AlreadyAppended | Refused] | None = None,
 ) -> Plan:
     """Decide on `commands` one after the other, each against the head as it would then be.
 
@@ -68,7 +79,12 @@ def plan(
 class _Planner:
     """The head as it would be after what was decided so far, and the batch being filled."""
 
-    def __init__(self, stored: StoredHead, limits: Limits, decided_before: Mapping[CommandId, AlreadyAppended]) -> None:
+    def __init__(
+        self,
+        stored: StoredHead,
+        limits: Limits,
+        decided_before: Mapping[CommandId, AlreadyAppended | Refused],
+    ) -> None:
         self._limits = limits
         self._decided_before = decided_before
         self._position = stored.head.position
@@ -77,7 +93,7 @@ class _Planner:
         self._conflicts = Window(stored.head.conflicts, limits.recent_commands_max)
         bare = Head(position=Position(0), pending=self._pending)
         self._bare_head_bytes = encoded_bytes(head_document(stored.key, bare))
-        self._steps: list[AppendBatch] = []
+        self._steps: list[Step] = []
         self._open()
 
     def decide(self, command: PreparedCommand) -> Verdict:
@@ -90,7 +106,7 @@ class _Planner:
             return self._conflict(command)
         return self._accept(command)
 
-    def finish(self) -> tuple[AppendBatch, ...]:
+    def finish(self) -> tuple[Step, ...]:
         """Close the batch being filled, if it holds anything."""
         if self._documents or self._unrecorded:
             self._close()
@@ -110,8 +126,8 @@ class _Planner:
 
     def _event_too_large(self, command: PreparedCommand) -> Refused | None:
         limit = self._limits.single_event_bytes_max
-        for index, event in enumerate(command.events):
-            size = event.bytes_at(Position(self._position + 1 + index))
+        for index in range(len(command)):
+            size = command.event_bytes(index, Position(self._position + 1 + index))
             if size > limit:
                 problem = Problem(
                     f"events[{index}]",
@@ -129,45 +145,44 @@ class _Planner:
         self._unrecorded = True
         return Conflicted(command.expected, self._position)
 
-    def _accept(self, command: PreparedCommand) -> Verdict:
-        entry = RecentCommand(
-            command.command_id,
-            Position(self._position + 1),
-            Position(self._position + len(command.events)),
-            command.digest,
-        )
+    def _accept(self, command: PreparedCommand) -> Accepted:
+        count = len(command)
+        first, last = Position(self._position + 1), Position(self._position + count)
+        entry = RecentCommand(command.command_id, first, last, command.digest)
         added = sum(
-            event.bytes_at(Position(entry.first + offset)) + CREATE_BYTES for offset, event in enumerate(command.events)
+            command.event_bytes(index, Position(first + index)) + CREATE_BYTES
+            for index in range(min(count, self._limits.batch_operations_max))
         )
-        if not self._fits(entry, len(command.events), added):
-            if not self._fits(entry, len(command.events), added, alone=True):
-                return self._append_too_large(entry, len(command.events), added)
+        if self._fits(entry, count, added, alone=True):
+            if not self._fits(entry, count, added):
+                self._close()
+            self._documents.extend(command.event_document(index, Position(first + index)) for index in range(count))
+            self._event_bytes += added
+            self._commands += 1
+            self._record(entry)
+        else:
+            self._append_large(command, entry)
+        return Accepted(first, last)
+
+    def _append_large(self, command: PreparedCommand, entry: RecentCommand) -> None:
+        if self._documents:
             self._close()
-        self._documents.extend(
-            event.document_at(Position(entry.first + offset)) for offset, event in enumerate(command.events)
-        )
-        self._event_bytes += added
-        self._commands += 1
+        # Conflicts that no batch has recorded yet are recorded when the large append begins.
+        before = self._head()
+        self._record(entry)
+        self._steps.append(LargeAppend(before=before, command=command, head=self._head()))
+        self._open()
+
+    def _record(self, entry: RecentCommand) -> None:
         self._position = entry.last
         if self._recent.add(entry):
             self._drop_old_conflicts()
-        return Accepted(entry.first, entry.last)
 
     def _fits(self, entry: RecentCommand, events: int, added: int, *, alone: bool = False) -> bool:
         """Whether a command fits into the batch being filled or, `alone`, into a new one."""
         operations = 1 + events + (0 if alone else len(self._documents))
         size = self._request_bytes(command=entry) + added - (self._event_bytes if alone else 0)
         return operations <= self._limits.batch_operations_max and size <= self._limits.batch_bytes_max
-
-    def _append_too_large(self, entry: RecentCommand, events: int, added: int) -> Refused:
-        size = self._request_bytes(command=entry) + added - self._event_bytes
-        problem = Problem(
-            "events",
-            f"needs {events + 1:,} operations and {size:,} bytes in one batch, over the limits of"
-            f" {self._limits.batch_operations_max:,} operations and {self._limits.batch_bytes_max:,} bytes",
-            "split the command",
-        )
-        return Refused(RejectionCode.APPEND_TOO_LARGE, problem)
 
     def _request_bytes(self, *, command: RecentCommand | None = None, conflict: RecentConflict | None = None) -> int:
         """The size of the request so far, with `command` or `conflict` in the head if given."""

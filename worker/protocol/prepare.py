@@ -1,4 +1,4 @@
-"""A command made ready for planning: its documents built and measured once, however often it is planned."""
+"""A command made ready for planning: measured once, however often it is planned; encoded only when it is written."""
 
 import base64
 import hashlib
@@ -6,51 +6,63 @@ from typing import Final
 
 import msgspec
 
-from schemas.commands import AppendCommand, Expected
-from schemas.types import CommandId, Position
+from schemas.commands import AppendCommand, Expected, NewEvent
+from schemas.types import START, CommandId, Position
 from worker.protocol.documents import Document, encoded_bytes, event_document, placed
 
 _DIGEST_BYTES: Final = 9
 _CANONICAL: Final = msgspec.msgpack.Encoder(order="deterministic")
-_ZERO: Final = Position(0)
-
-
-class PreparedEvent(msgspec.Struct, frozen=True):
-    """An event document without its place, and its encoded size at position 0."""
-
-    body: Document
-    bytes_at_zero: int
-
-    def bytes_at(self, position: Position) -> int:
-        """Its exact encoded size at `position`: the digits stand in `id` and in `position`."""
-        return self.bytes_at_zero + 2 * (len(str(position)) - 1)
-
-    def document_at(self, position: Position) -> Document:
-        """Its document at `position`."""
-        return placed(self.body, position)
 
 
 class PreparedCommand(msgspec.Struct, frozen=True):
-    """What `plan` needs of a command. Holds at least one event."""
+    """What the protocol needs of a command. Holds at least one event.
 
-    command_id: CommandId
-    expected: Expected
+    Documents are made one at a time when they are written, so that a command of any size is held once.
+    """
+
+    command: AppendCommand
     digest: str
-    events: tuple[PreparedEvent, ...]
+    default_time: str
+    bytes_at_start: tuple[int, ...]
+
+    @property
+    def command_id(self) -> CommandId:
+        """The command's id."""
+        return self.command.command_id
+
+    @property
+    def expected(self) -> Expected:
+        """The head that the producer believes in."""
+        return self.command.expected
+
+    def __len__(self) -> int:
+        """Count the events."""
+        return len(self.bytes_at_start)
+
+    def event_bytes(self, index: int, position: Position) -> int:
+        """The exact encoded size of event `index` at `position`: the digits stand in `id` and in `position`."""
+        return self.bytes_at_start[index] + 2 * (len(str(position)) - 1)
+
+    def event_document(self, index: int, position: Position) -> Document:
+        """The document of event `index` at `position`."""
+        event = self.command.events[index]
+        document = event_document(self.command, event, self.default_time)
+        document["data"] = base64.b64encode(event.data).decode("ascii")
+        return placed(document, position)
 
 
 def prepare(command: AppendCommand, default_time: str) -> PreparedCommand:
-    """Build and measure the documents of a command that `check_command` found nothing against.
+    """Measure a command that `check_command` found nothing against.
 
     `default_time` (RFC 3339) is for events without a time; take the time at which the broker enqueued the message,
     which every delivery of it repeats.
     """
     assert command.events, "check_command rejects commands without events"
     return PreparedCommand(
-        command_id=command.command_id,
-        expected=command.expected,
+        command=command,
         digest=payload_digest(command),
-        events=tuple(_prepared(event_document(command, event, default_time)) for event in command.events),
+        default_time=default_time,
+        bytes_at_start=tuple(_bytes_at_start(command, event, default_time) for event in command.events),
     )
 
 
@@ -64,5 +76,7 @@ def payload_digest(command: AppendCommand) -> str:
     return base64.urlsafe_b64encode(digest).decode("ascii")
 
 
-def _prepared(body: Document) -> PreparedEvent:
-    return PreparedEvent(body, encoded_bytes(placed(body, _ZERO)))
+def _bytes_at_start(command: AppendCommand, event: NewEvent, default_time: str) -> int:
+    """The encoded size at position 0. Base64 has no characters to escape, so its length need not be produced."""
+    bare = placed(event_document(command, event, default_time), START)
+    return encoded_bytes(bare) + 4 * -(-len(event.data) // 3)

@@ -40,6 +40,9 @@ CREATE_BYTES: Final = len('{"operationType":"Create","resourceBody":},')
 REPLACE_HEAD_BYTES: Final = (
     len('{"operationType":"Replace","id":"head","resourceBody":,"ifMatch":""},') + ETAG_BYTES_MAX
 )
+REPLACE_PENDING_BYTES: Final = (
+    len('{"operationType":"Replace","id":"head-pending","resourceBody":,"ifMatch":""},') + ETAG_BYTES_MAX
+)
 REQUEST_BYTES: Final = len("[]")
 
 

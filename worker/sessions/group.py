@@ -11,7 +11,8 @@ from schemas.keys import BrookKey, reply_message_id
 from schemas.problems import Problem
 from schemas.replies import RejectionCode, Reply, rejected
 from schemas.types import CommandId
-from worker.handlers.append import AppendHandler, BrookState, GroupResult
+from worker.handlers.append import AppendHandler, GroupResult
+from worker.handlers.brook import BrookState
 from worker.protocol.verdicts import reply_to
 from worker.sessions.base import (
     Abandon,
@@ -172,7 +173,7 @@ def _log_committed(key: BrookKey, result: GroupResult) -> None:
             brook=str(key),
             commands=sum(facts.commands for facts in batches),
             events=sum(facts.events for facts in batches),
-            batches=len(batches),
+            batches=sum(facts.batches for facts in batches),
             plans=result.plans,
             charge_ru=round(result.charge_ru, 2),
         )

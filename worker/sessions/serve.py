@@ -11,7 +11,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from schemas.keys import BrookKey
-from worker.handlers.append import BrookState
+from worker.handlers.brook import BrookState
 from worker.locking.base import LeaseError, LeaseManager, LeaseUnavailableError
 from worker.locking.keeper import keep_renewed
 from worker.sessions.base import BrokerError, BrokerRefusedError, CommandSession, SessionLostError, SessionSource

@@ -3,7 +3,7 @@
 The store knows nothing of the protocol: it carries out conditional batches and loads what they are decided on.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -11,7 +11,8 @@ import msgspec
 from schemas.events import RecordedEvent
 from schemas.keys import BrookKey
 from schemas.types import START, CommandId, Position
-from worker.protocol.model import ETag, StoredHead
+from worker.protocol.model import ETag
+from worker.protocol.pending import StoredBrook
 from worker.protocol.writes import Operation
 
 PAGE_EVENTS_DEFAULT: Final = 1000
@@ -78,11 +79,10 @@ class TooLarge(msgspec.Struct, frozen=True, kw_only=True):
 WriteResult = Written | Diverged | TooLarge
 
 
-class LoadedHead(msgspec.Struct, frozen=True, kw_only=True):
-    """A brook's head as one read found it. `pending_exists` tells whether a head-pending stands beside it."""
+class LoadedBrook(msgspec.Struct, frozen=True, kw_only=True):
+    """A brook's head and head-pending as one read found them."""
 
-    stored: StoredHead
-    pending_exists: bool = False
+    brook: StoredBrook
     charge_ru: float = 0.0
 
 
@@ -115,8 +115,8 @@ class BrookStore(BrookReader, Protocol):
     Guarantee: a batch takes effect whole or not at all, and only if each of its preconditions holds at that moment.
     """
 
-    async def load(self, key: BrookKey) -> LoadedHead:
-        """The head and whether a head-pending exists, from one read.
+    async def load(self, key: BrookKey) -> LoadedBrook:
+        """Head and head-pending, from one read.
 
         Not guaranteed: that it is the newest state. The ETags make that safe, and after a write of this process
         was refused the state that refused it is seen.
@@ -131,6 +131,12 @@ class BrookStore(BrookReader, Protocol):
         """
         ...
 
-    async def find_command(self, key: BrookKey, command_id: CommandId) -> tuple[Position, Position] | None:
-        """First and last position of the committed events of a command, or None where it left none."""
+    async def find_commands(
+        self, key: BrookKey, command_ids: Collection[CommandId], head: Position
+    ) -> Mapping[CommandId, tuple[Position, Position]]:
+        """First and last position of the events that each command has up to `head`; nothing for one without."""
+        ...
+
+    async def positions_past(self, key: BrookKey, head: Position) -> Sequence[Position]:
+        """The positions past `head` at which an event stands."""
         ...

@@ -1,7 +1,9 @@
 """The Cosmos DB adapter of the store. The only place that knows what its client really does."""
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from itertools import islice
+from operator import itemgetter
 from typing import Any, Final
 
 import anyio
@@ -13,30 +15,33 @@ from azure.cosmos.aio import ContainerProxy
 from schemas.events import RecordedEvent
 from schemas.keys import BrookKey, partition_key
 from schemas.types import START, CommandId, Position
-from worker.protocol.documents import HEAD_ID, PENDING_ID, Document, DocumentError, read_event
-from worker.protocol.model import ETag, StoredHead
+from worker.protocol.documents import Document, DocumentError, read_event
+from worker.protocol.model import ETag
 from worker.protocol.writes import Create, Delete, Operation, Replace
 from worker.storage import paging
 from worker.storage.base import (
     PAGE_EVENTS_DEFAULT,
     ContradictionError,
     Diverged,
-    LoadedHead,
+    LoadedBrook,
     TooLarge,
     WriteResult,
     Written,
 )
-from worker.storage.heads import stored_head
+from worker.storage.heads import stored_brook
 from worker.storage.retries import RetryOptions, TransientStoreError, classified, retrying
 
 _HEADS: Final = 'SELECT * FROM c WHERE c.id IN ("head", "head-pending")'
 _RANGE: Final = (
     'SELECT * FROM c WHERE c.type = "event" AND c.position >= @first AND c.position <= @last ORDER BY c.position'
 )
-_COMMAND: Final = (
-    "SELECT MIN(c.position) AS first, MAX(c.position) AS last FROM c"
-    ' WHERE c.type = "event" AND c.commandId = @command AND c.position <= @head'
+# An IN over parameters is served by the index, an ARRAY_CONTAINS over one parameter is not on every service version.
+_COMMANDS: Final = (
+    "SELECT c.commandId, c.position FROM c"
+    ' WHERE c.type = "event" AND c.commandId IN (@commands) AND c.position <= @head'
 )
+_PAST: Final = 'SELECT c.position FROM c WHERE c.type = "event" AND c.position > @head ORDER BY c.position'
+_LOOKUP_MAX: Final = 100
 
 _SESSION_TOKEN: Final = "x-ms-session-token"  # noqa: S105 - the name of a header
 _CHARGE: Final = "x-ms-request-charge"
@@ -57,13 +62,11 @@ class CosmosBrookStore:
         self._retry = retry
         self._session_tokens: OrderedDict[str, str] = OrderedDict()
 
-    async def load(self, key: BrookKey) -> LoadedHead:
-        """The head and whether a head-pending exists, from one query, so that both are of one moment."""
+    async def load(self, key: BrookKey) -> LoadedBrook:
+        """Head and head-pending, from one query, so that both are of one moment."""
         documents, charge_ru = await self._query(key, _HEADS, [])
-        by_id = {document["id"]: document for document in documents}
-        head = by_id.get(HEAD_ID)
-        stored = stored_head(key, head, ETag(head["_etag"])) if head else StoredHead(key=key)
-        return LoadedHead(stored=stored, pending_exists=PENDING_ID in by_id, charge_ru=charge_ru)
+        found = {document["id"]: (document, ETag(document["_etag"])) for document in documents}
+        return LoadedBrook(brook=stored_brook(key, found), charge_ru=charge_ru)
 
     async def write(self, key: BrookKey, operations: Sequence[Operation]) -> WriteResult:
         """Carry out one conditional batch.
@@ -84,17 +87,30 @@ class CosmosBrookStore:
                 return Written(etags=result.etags, charge_ru=charge_ru, attempts=number)
         raise AssertionError("retrying returns or raises")
 
-    async def find_command(self, key: BrookKey, command_id: CommandId) -> tuple[Position, Position] | None:
-        """First and last position of the committed events of a command."""
-        head = (await self.load(key)).stored.head.position
-        rows, _ = await self._query(key, _COMMAND, [("@command", command_id), ("@head", head)])
-        if not rows or rows[0].get("first") is None:
-            return None
-        return Position(rows[0]["first"]), Position(rows[0]["last"])
+    async def find_commands(
+        self, key: BrookKey, command_ids: Collection[CommandId], head: Position
+    ) -> Mapping[CommandId, tuple[Position, Position]]:
+        """First and last position of the events that each command has up to `head`."""
+        found: dict[CommandId, tuple[Position, Position]] = {}
+        remaining = iter(command_ids)
+        while some := list(islice(remaining, _LOOKUP_MAX)):
+            names = [f"@c{index}" for index in range(len(some))]
+            query = _COMMANDS.replace("@commands", ", ".join(names))
+            rows, _ = await self._query(key, query, [("@head", head), *zip(names, some, strict=True)])
+            for row in sorted(rows, key=itemgetter("position")):
+                position = Position(row["position"])
+                first, _last = found.get(row["commandId"], (position, position))
+                found[row["commandId"]] = (first, position)
+        return found
+
+    async def positions_past(self, key: BrookKey, head: Position) -> Sequence[Position]:
+        """The positions past `head` at which an event stands."""
+        rows, _ = await self._query(key, _PAST, [("@head", head)])
+        return [Position(row["position"]) for row in rows]
 
     async def head_position(self, key: BrookKey) -> Position:
         """The last committed position."""
-        return (await self.load(key)).stored.head.position
+        return (await self.load(key)).brook.head.head.position
 
     async def read_forward(
         self, key: BrookKey, from_position: Position = START, *, page_events: int = PAGE_EVENTS_DEFAULT

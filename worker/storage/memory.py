@@ -2,13 +2,13 @@
 
 import copy
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 from schemas.events import RecordedEvent
 from schemas.keys import BrookKey, partition_key
 from schemas.types import START, CommandId, Position
 from worker.protocol.documents import HEAD_ID, PENDING_ID, Document, encoded_bytes, read_event
-from worker.protocol.model import ETag, StoredHead
+from worker.protocol.model import ETag
 from worker.protocol.writes import (
     CREATE_BYTES,
     REPLACE_HEAD_BYTES,
@@ -22,13 +22,13 @@ from worker.storage import paging
 from worker.storage.base import (
     PAGE_EVENTS_DEFAULT,
     Diverged,
-    LoadedHead,
+    LoadedBrook,
     StoreRefusedError,
     TooLarge,
     WriteResult,
     Written,
 )
-from worker.storage.heads import stored_head
+from worker.storage.heads import stored_brook
 
 OPERATIONS_MAX = 100
 REQUEST_BYTES_MAX = 2 * 1024 * 1024
@@ -49,12 +49,14 @@ class MemoryBrookStore:
         self._partitions: dict[str, dict[str, _Stored]] = {}
         self._etags = itertools.count(1)
 
-    async def load(self, key: BrookKey) -> LoadedHead:
-        """The head and whether a head-pending exists."""
-        documents = self._documents(key)
-        found = documents.get(HEAD_ID)
-        stored = stored_head(key, found.document, found.etag) if found else StoredHead(key=key)
-        return LoadedHead(stored=stored, pending_exists=PENDING_ID in documents)
+    async def load(self, key: BrookKey) -> LoadedBrook:
+        """Head and head-pending."""
+        found = {
+            document_id: (stored.document, stored.etag)
+            for document_id, stored in self._documents(key).items()
+            if document_id in (HEAD_ID, PENDING_ID)
+        }
+        return LoadedBrook(brook=stored_brook(key, found))
 
     async def write(self, key: BrookKey, operations: Sequence[Operation]) -> WriteResult:
         """Carry out one conditional batch, whole or not at all."""
@@ -71,21 +73,30 @@ class MemoryBrookStore:
         self._partitions[partition_key(key)] = changed
         return Written(etags=tuple(etags))
 
-    async def find_command(self, key: BrookKey, command_id: CommandId) -> tuple[Position, Position] | None:
-        """First and last position of the committed events of a command."""
-        head = (await self.load(key)).stored.head.position
-        positions = [
+    async def find_commands(
+        self, key: BrookKey, command_ids: Collection[CommandId], head: Position
+    ) -> Mapping[CommandId, tuple[Position, Position]]:
+        """First and last position of the events that each command has up to `head`."""
+        found: dict[CommandId, tuple[Position, Position]] = {}
+        for position in map(Position, range(head + 1)):
+            stored = self._documents(key).get(str(position))
+            command_id = stored.document.get("commandId") if stored is not None else None
+            if command_id is not None and command_id in command_ids:
+                first, _ = found.get(CommandId(command_id), (position, position))
+                found[CommandId(command_id)] = (first, position)
+        return found
+
+    async def positions_past(self, key: BrookKey, head: Position) -> Sequence[Position]:
+        """The positions past `head` at which an event stands."""
+        return sorted(
             stored.document["position"]
             for stored in self._documents(key).values()
-            if stored.document.get("commandId") == command_id
-            and stored.document["type"] == "event"
-            and stored.document["position"] <= head
-        ]
-        return (min(positions), max(positions)) if positions else None
+            if stored.document["type"] == "event" and stored.document["position"] > head
+        )
 
     async def head_position(self, key: BrookKey) -> Position:
         """The last committed position."""
-        return (await self.load(key)).stored.head.position
+        return (await self.load(key)).brook.head.head.position
 
     async def read_forward(
         self, key: BrookKey, from_position: Position = START, *, page_events: int = PAGE_EVENTS_DEFAULT

@@ -1,0 +1,76 @@
+"""Commands that were decided before and that the head's windows may have outlived: they are looked up by their id."""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+
+from schemas.commands import NewEvent
+from schemas.events import RecordedEvent
+from schemas.types import CommandId, Position
+from worker.protocol.model import StoredHead
+from worker.protocol.plan import command_id_reused
+from worker.protocol.prepare import PreparedCommand
+from worker.protocol.verdicts import AlreadyAppended, Refused
+from worker.storage.base import BrookStore
+
+
+class Lookup(StrEnum):
+    """Which commands are looked up among the events when the windows no longer cover them.
+
+    `REDELIVERED`: those that the broker delivers again, and all of a group whose write had an unknown outcome.
+    `ALWAYS`: every command; for producers that send a command again, under its id, long after. Costs a query a group.
+    """
+
+    REDELIVERED = "redelivered"
+    ALWAYS = "always"
+
+    async def decided_before(
+        self,
+        store: BrookStore,
+        stored: StoredHead,
+        commands: Sequence[PreparedCommand],
+        doubtful: frozenset[CommandId],
+    ) -> Mapping[CommandId, AlreadyAppended | Refused]:
+        """The verdicts on those of `doubtful` that are among the events, though not in the windows."""
+        head = stored.head
+        reaches_back = head.position < 0 or bool(head.recent and head.recent[0].first == 0)
+        if reaches_back or not doubtful:
+            return {}
+        in_window = {entry.command_id for entry in head.recent} | {entry.command_id for entry in head.conflicts}
+        missing = doubtful - in_window
+        if not missing:
+            return {}
+        found = await store.find_commands(stored.key, missing, head.position)
+        by_id = {command.command_id: command for command in commands}
+        return {
+            command_id: await _verdict(store, stored, by_id[command_id], first, last)
+            for command_id, (first, last) in found.items()
+        }
+
+
+async def _verdict(
+    store: BrookStore, stored: StoredHead, command: PreparedCommand, first: Position, last: Position
+) -> AlreadyAppended | Refused:
+    """The first verdict again, unless the events are those of another command under the same id."""
+    if last - first + 1 != len(command):
+        return command_id_reused(command.command_id)
+    index = 0
+    async for event in store.read_forward(stored.key, first):
+        if not _is_same(event, command.command.events[index]):
+            return command_id_reused(command.command_id)
+        index += 1
+        if index == len(command):
+            break
+    return AlreadyAppended(first, last)
+
+
+def _is_same(recorded: RecordedEvent, event: NewEvent) -> bool:
+    """Compare what the producer sent; a time that it left open was filled in."""
+    return (
+        recorded.event_id == event.event_id
+        and recorded.event_type == event.event_type
+        and recorded.data == event.data
+        and recorded.data_content_type == event.data_content_type
+        and recorded.source == event.source
+        and recorded.metadata == event.metadata
+        and event.time in (None, recorded.time)
+    )
