@@ -4,6 +4,7 @@ Guarantee: a method that returns has its changes in the journal and in memory; a
 nothing. Methods are synchronous and run to their end, so there is no concurrency in here.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -30,6 +31,9 @@ from emulator.cosmos.sql.parser import parse
 from emulator.cosmos.sql.plan import needs_plan, plan
 from emulator.cosmos.transaction import Operation, Outcome, Transaction
 from emulator.journal import Journal
+
+_SESSION_PART = re.compile(r"(?P<range>\d{1,10}):-?\d{1,20}#(?P<lsn>\d{1,20})(?:#\d{1,20}=-?\d{1,20})*")
+"""Physical partition, version, log sequence number and, in accounts with several regions, one number a region."""
 
 SCAN_TEXT: Final = "SELECT * FROM c"
 
@@ -175,17 +179,23 @@ class CosmosEngine:
 
         Guarantee: log sequence numbers survive a restart, so a token from before it is honoured after it.
         """
-        for part in token.split(","):
-            range_id, _, vector = part.partition(":")
-            segments = vector.split("#")
-            if len(segments) < 2 or not segments[1].isdecimal():  # noqa: PLR2004 - version and LSN
-                raise bad_request(f"The session token '{token[:100]}' is not valid.")
-            if range_id == partition_range.id and int(segments[1]) > partition_range.lsn:
-                raise CosmosError(
-                    404,
-                    "The read session is not available for the input session token.",
-                    sub_status=SUB_READ_SESSION_NOT_AVAILABLE,
-                )
+        if _seen(token).get(partition_range.id, 0) > partition_range.lsn:
+            raise CosmosError(
+                404,
+                "The read session is not available for the input session token.",
+                sub_status=SUB_READ_SESSION_NOT_AVAILABLE,
+            )
+
+
+def _seen(token: str) -> dict[str, int]:
+    """What a session token such as `0:-1#12,1:-1#5` has seen: log sequence numbers by physical partition."""
+    seen = {}
+    for part in token.split(","):
+        found = _SESSION_PART.fullmatch(part)
+        if found is None:
+            raise bad_request(f"The session token '{token[:100]}' is not valid.")
+        seen[found["range"]] = int(found["lsn"])
+    return seen
 
 
 def range_by_id(container: Container, range_id: str) -> Range:
