@@ -6,6 +6,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable
+from typing import cast
 
 import structlog
 
@@ -37,8 +38,8 @@ class _Peer(asyncio.Protocol):
         self.connection: Connection | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # A socket's transport is one; uvloop's is not of that class.
+        self.transport = transport = cast("asyncio.Transport", transport)
         transport.set_write_buffer_limits(high=self._server.limits.write_buffer_bytes_max)
         if not self._server.admit(self):
             transport.abort()
