@@ -17,12 +17,13 @@ class SendError(BrookClientError):
 class CommandTooLargeError(BrookClientError):
     """One command is larger than a message may be. Nothing of it was sent."""
 
-    def __init__(self, command_id: CommandId) -> None:
+    def __init__(self, command_id: CommandId, *, message_bytes_max: int) -> None:
         super().__init__(
-            f"command {command_id!r} is larger than a message of this queue may be; split its events over several"
-            " commands"
+            f"command {command_id!r} is larger than the {message_bytes_max:,} bytes that a message of this queue may"
+            " have; split its events over several commands"
         )
         self.command_id = command_id
+        self.message_bytes_max = message_bytes_max
 
 
 class ReplyTimeoutError(BrookClientError, TimeoutError):

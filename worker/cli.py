@@ -6,6 +6,7 @@ Exit codes: 0 when all went well, 1 for an error that is told in a line or two o
 import importlib.util
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -39,12 +40,62 @@ ConfigOption = Annotated[
     typer.Option("--config", metavar="FILE", help="TOML file with settings; BROOK_WORKER_* variables go over it."),
 ]
 
+PortOption = Annotated[int, typer.Option(min=0, max=65_535, metavar="N", help="0: any free port.")]
+
 ResultT = TypeVar("ResultT")
 
 
 def main() -> None:
     """Run the command line."""
     app(prog_name="brook-worker")
+
+
+@app.command()
+def run(config: ConfigOption = None) -> None:
+    """Run a worker until SIGTERM or SIGINT."""
+    with reported():
+        settings = load_settings(config_file=config)
+        from worker.app import run_worker  # noqa: PLC0415 - the other commands need no worker
+        from worker.logs import configure_logs  # noqa: PLC0415
+
+        configure_logs(settings)
+        _run(run_worker, settings)
+
+
+@app.command()
+def emulator(
+    *,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="Entities, as in the official Config.json.")
+    ] = None,
+    servicebus_port: PortOption = 0,
+    cosmos_port: PortOption = 0,
+    blob_port: PortOption = 0,
+    control_port: PortOption = 0,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="Keep everything there; without it, in memory.")
+    ] = None,
+    ready_file: Annotated[
+        Path | None, typer.Option("--ready-file", metavar="FILE", help="Written once all ports listen.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="For faults with a probability or a jitter.")] = 0,
+) -> None:
+    """Run Service Bus, Cosmos DB and Blob Storage on 127.0.0.1, until SIGTERM or SIGINT."""
+    from emulator.app import EmulatorError, Options, serve  # noqa: PLC0415 - only this command may know it
+    from emulator.config import ConfigError  # noqa: PLC0415
+
+    options = Options(
+        config=config,
+        servicebus_port=servicebus_port,
+        cosmos_port=cosmos_port,
+        blob_port=blob_port,
+        control_port=control_port,
+        data_dir=data,
+        ready_file=ready_file,
+        seed=seed,
+    )
+    with reported(EmulatorError, ConfigError):
+        _run(partial(serve, announce=typer.echo), options)
 
 
 @app.command()
@@ -127,6 +178,22 @@ def read(
     with reported():
         key = BrookKey.parse(brook)
         _run(print_events, load_settings(config_file=config), key)
+
+
+@app.command()
+def demo(
+    *,
+    examples: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of .ndjson files; default: those of the repository.")
+    ] = None,
+    folder: Annotated[Path, typer.Option(metavar="DIR", help="For the logs of what the demo starts.")] = Path(".demo"),
+) -> None:
+    """Send the example commands through the embedded services and a worker, and check all that comes of it."""
+    from worker.demo.run import EXAMPLES, run_demo  # noqa: PLC0415 - the other commands need no emulator
+
+    with reported():
+        if not _run(run_demo, examples or EXAMPLES, folder, Console()):
+            raise typer.Exit(1)
 
 
 def _problem(text: str) -> None:
