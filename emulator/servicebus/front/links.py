@@ -143,19 +143,22 @@ class InboundLink(Link):
             self._reset()
             return
         if self._size > self.size_max:
-            size = self._size
-            self._reset()
-            self.detach(message_too_large(size, self.size_max))
-            return
-        self._parts.append(transfer.payload)
-        if transfer.more:
-            return
+            self._parts = []  # counted on to its end, and refused then
+        else:
+            self._parts.append(transfer.payload)
+        if not transfer.more:
+            self._finish_delivery(self._delivery_id)
+
+    def _finish_delivery(self, delivery_id: int) -> None:
         payload = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        delivery_id, settled, message_format = self._delivery_id, self._settled, self._format
+        size, settled, message_format = self._size, self._settled, self._format
         self._reset()
         self._count += 1
         self._credit -= 1
-        self.on_delivery(delivery_id, payload, message_format, settled=settled)
+        if size > self.size_max:
+            self.reject(delivery_id, message_too_large(size, self.size_max), settled=settled)
+        else:
+            self.on_delivery(delivery_id, payload, message_format, settled=settled)
         if self._count % (CREDIT // 2) == 0 or self._credit == 0:
             self.give_credit()
 
