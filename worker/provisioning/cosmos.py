@@ -112,9 +112,8 @@ def container_problems(properties: Mapping[str, Any]) -> Iterator[tuple[State, s
     """What a container is not as the worker needs it. A wrong key path cannot be mended: it is fixed for ever."""
     paths = properties.get("partitionKey", {}).get("paths", [])
     if paths != [PARTITION_KEY_PATH]:
-        actual, remedy = ", ".join(paths) or "none", "name another container in cosmos_container"
-        note = f"its partition key is {actual}, not {PARTITION_KEY_PATH}, for good; {remedy} (nothing was changed or deleted)"
-        yield State.WRONG, note
+        remedy = "name another container in cosmos_container (nothing was changed or deleted)"
+        yield State.WRONG, f"its partition key is {', '.join(paths) or 'none'}, not {PARTITION_KEY_PATH}; {remedy}"
         return
     policy = properties.get("indexingPolicy", {})
     included = _paths(policy, "includedPaths")

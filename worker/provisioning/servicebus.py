@@ -1,5 +1,6 @@
 """The queues and the topic: made and judged by the namespace's management interface, else verified by opening them."""
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
@@ -18,11 +19,14 @@ log = structlog.get_logger()
 
 _PropertiesT = TypeVar("_PropertiesT")
 
-_RUN: Final = "run `brook-worker provision`"
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
 _LOCK_DURATION: Final = timedelta(minutes=1)
 _DUPLICATES_WINDOW: Final = timedelta(minutes=10)
+
+
+class _OtherKindError(Exception):
+    """There is a topic where a queue was looked for, or the other way round."""
 
 
 async def provision_servicebus(settings: Settings, *, make: bool) -> list[Finding]:
@@ -34,16 +38,20 @@ async def provision_servicebus(settings: Settings, *, make: bool) -> list[Findin
     if is_servicebus_emulator(settings):
         return await verify_by_opening(settings, "an emulator's entities come from its Config.json: add it there")
     async with servicebus_admin_client(settings) as admin:
-        try:
-            return await provision_entities(admin, settings, make=make)
-        except AzureError as error:
-            why = "the key has no right to manage" if is_refusal(error) else "the management interface does not answer"
-            log.warning("provisioning.management-unavailable", reason=why)
-            return await verify_by_opening(settings, f"{why}: make it in the portal or by your deployment")
+        return await managed_or_opened(admin, settings, make=make)
 
 
-async def provision_entities(admin: ServiceBusAdministrationClient, settings: Settings, *, make: bool) -> list[Finding]:
-    """By the management interface. Raises AzureError when it cannot be reached or refuses the key."""
+async def managed_or_opened(admin: ServiceBusAdministrationClient, settings: Settings, *, make: bool) -> list[Finding]:
+    """By the management interface, or by opening where that does not answer or refuses the key."""
+    try:
+        return await _managed(admin, settings, make=make)
+    except AzureError as error:
+        why = "the key has no right to manage" if is_refusal(error) else "the management interface does not answer"
+        log.warning("provisioning.management-unavailable", reason=why)
+        return await verify_by_opening(settings, f"{why}: make it in the portal or by your deployment")
+
+
+async def _managed(admin: ServiceBusAdministrationClient, settings: Settings, *, make: bool) -> list[Finding]:
     steps = [partial(_command_queue, admin, settings.command_queue, make=make)]
     if settings.reply_queue is not None:
         steps.append(partial(_reply_queue, admin, settings.reply_queue, make=make))
@@ -64,7 +72,7 @@ async def _command_queue(admin: ServiceBusAdministrationClient, name: str, *, ma
     )
     state, queue = await _found_or_made(partial(admin.get_queue, name), create, make=make)
     if queue is None:
-        return [Finding(resource, state, _RUN)]
+        return [_not_there(resource, state)]
     if not queue.requires_session:
         return [_without_sessions(resource, "command_queue")]
     if not queue.dead_lettering_on_message_expiration:
@@ -85,7 +93,7 @@ async def _reply_queue(admin: ServiceBusAdministrationClient, name: str, *, make
     )
     state, queue = await _found_or_made(partial(admin.get_queue, name), create, make=make)
     if queue is None:
-        return [Finding(resource, state, _RUN)]
+        return [_not_there(resource, state)]
     if not queue.requires_session:
         return [_without_sessions(resource, "reply_queue")]
     return [_judged_duplicates(resource, state, detects=bool(queue.requires_duplicate_detection))]
@@ -101,7 +109,7 @@ async def _reply_topic(admin: ServiceBusAdministrationClient, name: str, *, make
     )
     state, topic = await _found_or_made(partial(admin.get_topic, name), create, make=make)
     if topic is None:
-        return [Finding(resource, state, _RUN)]
+        return [_not_there(resource, state)]
     if state is State.MADE:
         return [Finding(resource, state, "add a subscription for each consumer: without any, replies are lost")]
     return [_judged_duplicates(resource, state, detects=bool(topic.requires_duplicate_detection))]
@@ -111,29 +119,33 @@ async def _allowed_entity(admin: ServiceBusAdministrationClient, name: str) -> l
     """Of a further reply address nobody knows whether it is to be a queue or a topic: it is never made."""
     resource = f"Service Bus reply address {name}"
     for get in (admin.get_queue, admin.get_topic):
-        if await _found(partial(get, name)) is not None:
-            return [Finding(resource, State.FOUND)]
+        with contextlib.suppress(_OtherKindError):
+            if await _found(partial(get, name)) is not None:
+                return [Finding(resource, State.FOUND)]
     return [Finding(resource, State.MISSING, "make that queue or topic, or take it out of reply_entities_allowed")]
 
 
 async def _found_or_made(
     get: Callable[[], Awaitable[_PropertiesT]], create: Callable[[], Awaitable[_PropertiesT]], *, make: bool
 ) -> tuple[State, _PropertiesT | None]:
-    if (properties := await _found(get)) is not None:
-        return State.FOUND, properties
-    if not make:
-        return State.MISSING, None
+    """What is there afterwards; without properties it is missing, or wrong: of another kind."""
     try:
-        return State.MADE, await create()
-    except HttpResponseError as error:
-        if error.status_code != _CONFLICT:
-            raise
-        # Another worker made it first, or there is a topic where a queue should be: then it is still not found.
-        return State.FOUND, await get()
+        if (properties := await _found(get)) is not None:
+            return State.FOUND, properties
+        if not make:
+            return State.MISSING, None
+        try:
+            return State.MADE, await create()
+        except HttpResponseError as error:
+            if error.status_code != _CONFLICT:
+                raise
+            return State.FOUND, await _found(get)  # another worker made it first
+    except _OtherKindError:
+        return State.WRONG, None
 
 
 async def _found(get: Callable[[], Awaitable[_PropertiesT]]) -> _PropertiesT | None:
-    """What is there; None when nothing is. The client tells of that in two ways."""
+    """What is there; None when nothing is. The client tells of that in two ways, and fails on a topic for a queue."""
     try:
         return await get()
     except ResourceNotFoundError:
@@ -142,6 +154,15 @@ async def _found(get: Callable[[], Awaitable[_PropertiesT]]) -> _PropertiesT | N
         if error.status_code == _NOT_FOUND:
             return None
         raise
+    except AttributeError as error:
+        raise _OtherKindError from error
+
+
+def _not_there(resource: str, state: State) -> Finding:
+    if state is State.MISSING:
+        return Finding(resource, state, "run `brook-worker provision`")
+    other = "is the name of something else, a queue or a topic; name another one (nothing was changed or deleted)"
+    return Finding(resource, State.WRONG, other)
 
 
 def _without_sessions(resource: str, setting: str) -> Finding:

@@ -1,0 +1,350 @@
+"""Provisioning against the embedded services, and a management interface where they have none."""
+
+import contextlib
+import io
+import itertools
+from collections.abc import AsyncIterator, Iterator
+
+import anyio
+import pytest
+from azure.cosmos import PartitionKey
+from azure.cosmos.aio import CosmosClient, DatabaseProxy
+from azure.servicebus import ServiceBusMessage
+from rich.console import Console
+
+from emulator.app import Emulator
+from emulator.config import QueueConfig, ServiceBusConfig, TopicConfig
+from emulator.faults import Answer, Rule
+from tests.support.servicebus_admin import ManagementServer
+from tests.support.worker_settings import worker_settings
+from worker.clients import cosmos_client, servicebus_client
+from worker.commands.provision import provision_and_show
+from worker.errors import StartError
+from worker.provisioning import Finding, ProvisioningError, State, check_store, provision
+from worker.provisioning.cosmos import INDEXED_PATHS, container_problems
+from worker.provisioning.servicebus import managed_or_opened
+from worker.redaction import Secret
+from worker.settings import Settings
+
+pytestmark = pytest.mark.anyio
+
+ENTITIES = ServiceBusConfig(
+    queues=(
+        QueueConfig(name="brook-commands", requires_session=True),
+        QueueConfig(name="brook-replies", requires_session=True),
+        QueueConfig(name="plain"),
+    ),
+    topics=(TopicConfig(name="events"),),
+)
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+async def azure() -> AsyncIterator[Emulator]:
+    async with Emulator(config=ENTITIES) as emulator:
+        yield emulator
+
+
+@pytest.fixture(autouse=True)
+def _without_faults(azure: Emulator) -> Iterator[None]:
+    yield
+    azure.faults.clear()
+
+
+@pytest.fixture
+def settings(azure: Emulator) -> Settings:
+    """Settings whose database and containers do not exist."""
+    number = next(_numbers)
+    return worker_settings(
+        servicebus_connection_string=Secret(azure.servicebus_connection_string),
+        cosmos_endpoint=azure.cosmos_endpoint,
+        cosmos_key=Secret(azure.cosmos_key),
+        cosmos_database=f"brooks-{number}",
+        blob_connection_string=Secret(azure.blob_connection_string),
+        lease_container=f"brook-leases-{number}",
+    )
+
+
+def with_changes(settings: Settings, **changes: object) -> Settings:
+    return worker_settings(**{name: getattr(settings, name) for name in settings.__struct_fields__} | changes)
+
+
+@contextlib.asynccontextmanager
+async def other_database(settings: Settings) -> AsyncIterator[DatabaseProxy]:
+    """The database, made by somebody else."""
+    async with cosmos_client(settings) as client:
+        yield await client.create_database(settings.cosmos_database)
+
+
+def states(findings: tuple[Finding, ...]) -> dict[str, State]:
+    return {finding.resource.rpartition(" ")[2]: finding.state for finding in findings}
+
+
+def note(error: ProvisioningError, name: str) -> str:
+    [finding] = [finding for finding in error.findings if finding.resource.endswith(name)]
+    assert finding.stops
+    assert f"{finding.resource}: {finding.state}; {finding.note}" in str(error).splitlines()
+    return finding.note
+
+
+async def test_what_is_missing_is_made_and_found_the_next_time(settings: Settings) -> None:
+    container = f"{settings.cosmos_database}/events"
+    made = states(await provision(settings))
+    assert made[settings.cosmos_database] == made[container] == made[settings.lease_container] == State.MADE
+    assert made["brook-commands"] == made["brook-replies"] == made[settings.cosmos_endpoint] == State.FOUND
+    assert set(states(await provision(settings)).values()) == {State.FOUND}
+
+
+async def test_the_container_is_made_as_the_worker_needs_it(settings: Settings) -> None:
+    await provision(settings)
+    async with cosmos_client(settings) as client:
+        properties = await client.get_database_client(settings.cosmos_database).get_container_client("events").read()
+    assert properties["partitionKey"] == {"paths": ["/brookPartitionKey"], "kind": "Hash", "version": 2}
+    assert properties["defaultTtl"] == -1
+    policy = properties["indexingPolicy"]
+    assert {path["path"] for path in policy["includedPaths"]} == set(INDEXED_PATHS)
+    assert "/*" in {path["path"] for path in policy["excludedPaths"]}
+    assert list(container_problems(properties)) == []
+
+
+async def test_a_check_makes_nothing_and_says_how_to_make_it(settings: Settings) -> None:
+    for _ in range(2):
+        with pytest.raises(ProvisioningError) as caught:
+            await provision(settings, check_only=True)
+        for name in (settings.cosmos_database, f"{settings.cosmos_database}/events", settings.lease_container):
+            assert note(caught.value, name) == "run `brook-worker provision`"
+    await provision(settings)
+    assert set(states(await provision(settings, check_only=True)).values()) == {State.FOUND}
+
+
+async def test_workers_that_provision_at_once_all_succeed(settings: Settings) -> None:
+    results: list[dict[str, State]] = []
+
+    async def one() -> None:
+        results.append(states(await provision(settings)))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(4):
+            tasks.start_soon(one)
+    assert [found[settings.lease_container] for found in results].count(State.MADE) == 1
+    assert len(results) == 4
+
+
+async def test_an_existing_container_with_another_key_stops_and_stays_as_it_is(settings: Settings) -> None:
+    async with other_database(settings) as database:
+        container = await database.create_container("events", PartitionKey("/customer"))
+        await container.create_item({"id": "1", "customer": "a"})
+        with pytest.raises(ProvisioningError) as caught:
+            await provision(settings)
+        text = note(caught.value, "/events")
+        assert "is /customer, not /brookPartitionKey" in text
+        assert "name another container in cosmos_container (nothing was changed or deleted)" in text
+        assert (await container.read_item("1", "a"))["customer"] == "a"
+
+
+async def test_an_existing_container_without_the_needed_indexes_stops(settings: Settings) -> None:
+    policy = {"indexingMode": "consistent", "includedPaths": [{"path": "/type/?"}], "excludedPaths": [{"path": "/*"}]}
+    async with other_database(settings) as database:
+        await database.create_container(
+            "events", PartitionKey("/brookPartitionKey"), indexing_policy=policy, default_ttl=-1
+        )
+        with pytest.raises(ProvisioningError) as caught:
+            await provision(settings)
+    assert "does not index /position/?, /commandId/?" in note(caught.value, "/events")
+
+
+async def test_an_existing_container_with_default_indexes_works_and_gets_advice(settings: Settings) -> None:
+    async with other_database(settings) as database:
+        await database.create_container("events", PartitionKey("/brookPartitionKey"))
+    advice = [finding for finding in await provision(settings) if finding.state is State.ADVICE]
+    assert ["indexes everything" in advice[0].note, "time to live is off" in advice[1].note] == [True, True]
+
+
+async def test_an_account_with_several_write_regions_stops(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The embedded account has one region, as it must: here its answer is changed on the way."""
+    original = CosmosClient._get_database_account
+
+    async def several(self: CosmosClient) -> object:
+        account = await original(self)
+        assert account._EnableMultipleWritableLocations is False
+        assert len(account.WritableLocations) == 1
+        account._EnableMultipleWritableLocations = True
+        return account
+
+    monkeypatch.setattr(CosmosClient, "_get_database_account", several)
+    with pytest.raises(ProvisioningError) as caught:
+        await provision(settings)
+    assert "turn multi-region writes off" in note(caught.value, settings.cosmos_endpoint)
+
+
+async def test_the_store_is_checked_at_start_without_making_anything(settings: Settings) -> None:
+    async with cosmos_client(settings) as client:
+        with pytest.raises(StartError, match=r"events: missing; run `brook-worker provision`"):
+            await check_store(client, settings)
+        await provision(settings)
+        await check_store(client, settings)
+
+
+async def test_a_command_queue_without_sessions_stops(settings: Settings) -> None:
+    with pytest.raises(ProvisioningError) as caught:
+        await provision(with_changes(settings, command_queue="plain"))
+    assert "is no queue with sessions; name one that is in command_queue" in note(caught.value, "queue plain")
+
+
+async def test_a_missing_queue_of_an_emulator_says_where_to_add_it(settings: Settings) -> None:
+    with pytest.raises(ProvisioningError) as caught:
+        await provision(with_changes(settings, command_queue="absent", reply_entities_allowed=("nowhere", "events")))
+    assert "Config.json: add it there, with sessions" in note(caught.value, "queue absent")
+    assert "Config.json: add it there" in note(caught.value, "address nowhere")
+    assert states(caught.value.findings)["events"] is State.FOUND
+
+
+async def test_a_reply_topic_is_verified_too(settings: Settings) -> None:
+    found = states(await provision(with_changes(settings, reply_queue=None, reply_topic="events")))
+    assert found["events"] is State.FOUND
+    assert "brook-replies" not in found
+
+
+async def test_opening_takes_a_session_of_its_own_and_another_worker_may_have_it(settings: Settings) -> None:
+    """The next session with messages would be taken from the worker that is to have it."""
+    async with servicebus_client(settings) as client:
+        async with client.get_queue_sender("brook-commands") as sender:
+            await sender.send_messages(ServiceBusMessage(b"{}", session_id="orders|1"))
+        async with client.get_queue_receiver("brook-commands", session_id="brook-worker-check"):
+            assert states(await provision(settings))["brook-commands"] is State.FOUND
+            async with client.get_queue_receiver("brook-commands", session_id="orders|1") as session:
+                [message] = await session.receive_messages(max_wait_time=5)
+                assert message.delivery_count == 0
+                await session.complete_message(message)
+
+
+async def test_wrong_keys_are_told_for_each_service_at_once(settings: Settings) -> None:
+    wrong = with_changes(
+        settings,
+        servicebus_connection_string=Secret(
+            settings.servicebus_connection_string.reveal().replace("SharedAccessKey=", "SharedAccessKey=x")
+        ),
+        cosmos_key=Secret("cGxhbnRlZA=="),
+        blob_connection_string=Secret(
+            settings.blob_connection_string.reveal().replace("AccountKey=", "AccountKey=AAAA")
+        ),
+    )
+    with pytest.raises(ProvisioningError) as caught:
+        await provision(wrong)
+    text = str(caught.value)
+    for setting in ("cosmos_key", "blob_connection_string", "servicebus_connection_string"):
+        assert f"check {setting}" in text
+    assert "cGxhbnRlZA" not in text
+
+
+async def test_services_that_do_not_answer_are_told_together() -> None:
+    with pytest.raises(ProvisioningError) as caught:
+        await provision(worker_settings())
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 4
+    assert all("does not answer" in line for line in lines)
+
+
+async def test_a_busy_service_is_asked_again(settings: Settings, azure: Emulator) -> None:
+    rules = [
+        azure.faults.add(
+            Rule(service="blob", operation="get-container-properties", times=2, effect=Answer(status=503))
+        ),
+        azure.faults.add(Rule(service="blob", operation="create-container", times=1, effect=Answer(status=500))),
+    ]
+    assert states(await provision(settings))[settings.lease_container] is State.MADE
+    assert [azure.faults.fired(rule) for rule in rules] == [2, 1]
+
+
+@pytest.mark.parametrize("check_only", [True, False])
+async def test_the_command_prints_a_row_for_each_resource(settings: Settings, check_only: bool) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    assert await provision_and_show(settings, console, check_only=check_only) is not check_only
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    for name in (settings.cosmos_database, settings.lease_container, "brook-commands", "brook-replies"):
+        assert name in text
+    assert ("missing" in text) is check_only
+
+
+@pytest.fixture
+def management() -> ManagementServer:
+    return ManagementServer()
+
+
+async def test_queues_are_made_by_the_management_interface(settings: Settings, management: ManagementServer) -> None:
+    async with management.running() as admin:
+        for state in (State.MADE, State.FOUND):
+            findings = await managed_or_opened(admin, settings, make=True)
+            assert [finding.state for finding in findings] == [state, state]
+        commands, replies = await admin.get_queue("brook-commands"), await admin.get_queue("brook-replies")
+    assert (commands.requires_session, commands.dead_lettering_on_message_expiration) == (True, True)
+    assert (replies.requires_session, replies.requires_duplicate_detection) == (True, True)
+    assert management.puts == ["brook-commands", "brook-replies"]
+
+
+async def test_a_topic_is_made_and_its_consumers_reminded(settings: Settings, management: ManagementServer) -> None:
+    topic = with_changes(settings, reply_queue=None, reply_topic="replies")
+    async with management.running() as admin:
+        made = (await managed_or_opened(admin, topic, make=True))[1]
+        assert (made.state, "add a subscription" in made.note) == (State.MADE, True)
+        assert (await admin.get_topic("replies")).requires_duplicate_detection is True
+        assert (await managed_or_opened(admin, topic, make=True))[1].state is State.FOUND
+
+
+async def test_a_check_of_the_namespace_makes_nothing(settings: Settings, management: ManagementServer) -> None:
+    async with management.running() as admin:
+        findings = await managed_or_opened(admin, settings, make=False)
+    assert [finding.state for finding in findings] == [State.MISSING, State.MISSING]
+    assert management.puts == []
+
+
+async def test_existing_queues_are_judged_and_never_replaced(settings: Settings, management: ManagementServer) -> None:
+    management.has("brook-commands", RequiresSession="false")
+    management.has("brook-replies", RequiresSession="true", RequiresDuplicateDetection="false")
+    async with management.running() as admin:
+        commands, replies = await managed_or_opened(admin, settings, make=True)
+        assert (commands.state, "has no sessions" in commands.note) == (State.WRONG, True)
+        assert (replies.state, "detects no duplicates" in replies.note) == (State.ADVICE, True)
+        management.has("brook-commands", RequiresSession="true", DeadLetteringOnMessageExpiration="false")
+        commands, _ = await managed_or_opened(admin, settings, make=True)
+        assert (commands.state, "commands that expire vanish" in commands.note) == (State.ADVICE, True)
+    assert management.puts == []
+
+
+async def test_a_queue_that_another_makes_first_is_judged_too(settings: Settings, management: ManagementServer) -> None:
+    management.will_have("brook-commands", RequiresSession="false")
+    async with management.running() as admin:
+        commands, _ = await managed_or_opened(admin, settings, make=True)
+    assert commands.state is State.WRONG
+
+
+async def test_a_topic_where_the_queue_should_be_stops(settings: Settings, management: ManagementServer) -> None:
+    management.has("brook-commands", kind="Topic")
+    async with management.running() as admin:
+        commands, _ = await managed_or_opened(admin, settings, make=True)
+    assert (commands.state, "something else" in commands.note) == (State.WRONG, True)
+
+
+async def test_further_reply_addresses_may_be_queues_or_topics(
+    settings: Settings, management: ManagementServer
+) -> None:
+    management.has("queue")
+    management.has("topic", kind="Topic")
+    allowed = with_changes(settings, reply_entities_allowed=("queue", "topic", "nowhere"))
+    async with management.running() as admin:
+        findings = (await managed_or_opened(admin, allowed, make=True))[2:]
+    assert [finding.state for finding in findings] == [State.FOUND, State.FOUND, State.MISSING]
+    assert "reply_entities_allowed" in findings[2].note
+
+
+@pytest.mark.parametrize("refusal", [401, 500])
+async def test_without_management_the_entities_are_opened(
+    settings: Settings, management: ManagementServer, refusal: int
+) -> None:
+    management.refusal = refusal
+    async with management.running() as admin:
+        findings = await managed_or_opened(admin, with_changes(settings, command_queue="absent"), make=True)
+    why = "no right to manage" if refusal == 401 else "the management interface does not answer"
+    assert [finding.state for finding in findings] == [State.MISSING, State.FOUND]
+    assert why in findings[0].note
