@@ -105,13 +105,15 @@ def _from_environment(environ: Mapping[str, str], problems: list[str]) -> dict[s
         if key in names:
             given[names[key]] = _Given(key, environ[key], is_text=True)
         elif key.upper().startswith(PREFIX) and key != FILE_VARIABLE:
-            problems.append(f"{key}: is not a setting; {_suggestion(key.upper(), [*names, FILE_VARIABLE])}")
+            # Compared without the prefix, which would make any two names look alike.
+            close = _suggestion(key.upper().removeprefix(PREFIX), [*map(str.upper, _FIELDS), "CONFIG"], PREFIX)
+            problems.append(f"{key}: is not a setting; {close}")
     return given
 
 
-def _suggestion(name: str, known: list[str]) -> str:
+def _suggestion(name: str, known: list[str], prefix: str = "") -> str:
     close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else "remove it; docs/settings.md lists what there is"
+    return f"did you mean {prefix}{close[0]}?" if close else "remove it; docs/settings.md lists what there is"
 
 
 def _converted(given: Mapping[str, _Given], problems: list[str]) -> dict[str, Any]:
