@@ -55,8 +55,7 @@ async def test_a_batch_is_sent_once_when_told_so(settings: Settings, azure: Emul
 
 
 async def test_documents_are_sent_in_as_few_bytes_as_they_are_budgeted(settings: Settings, azure: Emulator) -> None:
-    """A batch of 700,000 characters of three bytes has 2.1 MB, but would have 4.2 MB if each were written `\\uXXXX`."""
-    text = "€" * 700_000
+    """Characters of three bytes each: 1.9 MB as UTF-8; written as `\\uXXXX` they would be twice that, and refused."""
     async with cosmos_client(settings) as client:
         container = await made(client)
         item = {"id": "0", "brookPartitionKey": "orders|1", "text": "€" * (1_900_000 // 3)}
