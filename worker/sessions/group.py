@@ -172,7 +172,7 @@ def _log_committed(key: BrookKey, result: GroupResult) -> None:
             "append.committed",
             brook=str(key),
             commands=sum(facts.commands for facts in batches),
-            events=sum(facts.events for facts in batches),
+            event_count=sum(facts.events for facts in batches),
             batches=sum(facts.batches for facts in batches),
             plans=result.plans,
             charge_ru=round(result.charge_ru, 2),

@@ -1,6 +1,7 @@
-"""The Service Bus adapter of the replies: one open sender for each address, shared by all sessions."""
+"""The Service Bus adapter of the replies: a few open senders for each address, shared by all sessions."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from itertools import groupby
 from typing import Final
 
@@ -16,6 +17,8 @@ from worker.sessions.servicebus import broker_error
 
 log = structlog.get_logger()
 
+SENDERS_MAX_DEFAULT: Final = 8
+
 _ATTEMPTS_MAX: Final = 4
 _OPEN_TIMEOUT_S: Final = 5.0
 _CLOSE_TIMEOUT_S: Final = 5.0
@@ -24,23 +27,27 @@ _CLOSE_TIMEOUT_S: Final = 5.0
 class ServiceBusReplies:
     """Sends replies to `address` unless a reply names another. The client must have `retry_total=0`.
 
-    A sender must not be used by two tasks before it is open, and its own retry opens it again under the others: so
-    opening is done here, one at a time, and a sender that failed is closed and replaced.
+    Each sender serves one task at a time: azure-servicebus 7.15 goes through a sender's unsent messages without a
+    lock, so that of two sends at once one may go out several times and the other never. Up to `senders_max` are
+    kept for each address, the one used last first, and opened when they are needed.
     """
 
-    def __init__(self, client: ServiceBusClient, address: str, *, timeout_s: float) -> None:
+    def __init__(
+        self, client: ServiceBusClient, address: str, *, timeout_s: float, senders_max: int = SENDERS_MAX_DEFAULT
+    ) -> None:
         self._client = client
         self._address = address
         self._timeout_s = timeout_s
-        self._senders: dict[str, ServiceBusSender] = {}
-        self._opening = anyio.Lock()
+        self._senders_max = senders_max
+        self._pools: dict[str, _Pool] = {}
 
     async def open(self) -> None:
         """Open the worker's own reply entity, so that a wrong name is found at the start.
 
         Raises BrokerRefusedError or BrokerUnavailableError.
         """
-        await self._sender(self._address)
+        async with self._pool(self._address).sender():
+            pass
 
     async def send(self, replies: Sequence[OutgoingReply]) -> None:
         """Send replies in order, in as few messages as their size allows."""
@@ -52,8 +59,8 @@ class ServiceBusReplies:
 
     async def close(self) -> None:
         """Close all senders. Bounded; never raises."""
-        for address in list(self._senders):
-            await self._retire(address, self._senders[address])
+        for pool in self._pools.values():
+            await pool.close()
 
     async def _send_all(self, address: str, replies: list[OutgoingReply]) -> None:
         """Send to one address. Sent again as a whole when it fails: message ids make that harmless."""
@@ -65,35 +72,56 @@ class ServiceBusReplies:
             reraise=True,
         ):
             with attempt:
-                sender = await self._sender(address)
-                try:
-                    await _send_batches(sender, replies, self._timeout_s)
-                except (ServiceBusError, OSError) as error:
-                    log.warning("replies.send-failed", address=address, error=type(error).__name__)
-                    await self._retire(address, sender)
-                    raise broker_error(f"send replies to {address!r}", error) from error
+                async with self._pool(address).sender() as sender:
+                    try:
+                        await _send_batches(sender, replies, self._timeout_s)
+                    except (ServiceBusError, OSError) as error:
+                        log.warning("replies.send-failed", address=address, error=type(error).__name__)
+                        raise broker_error(f"send replies to {address!r}", error) from error
 
-    async def _sender(self, address: str) -> ServiceBusSender:
-        """The open sender of an address."""
-        async with self._opening:
-            if (sender := self._senders.get(address)) is not None:
-                return sender
+    def _pool(self, address: str) -> "_Pool":
+        if (pool := self._pools.get(address)) is None:
             # Queues and topics take messages in the same way.
-            sender = self._client.get_queue_sender(address)
-            try:
-                with anyio.fail_after(_OPEN_TIMEOUT_S):
-                    await sender.__aenter__()
-            except (ServiceBusError, TimeoutError, OSError) as error:
-                await _close(sender)
-                raise broker_error(f"open the reply entity {address!r}", error) from error
-            self._senders[address] = sender
-            return sender
+            pool = self._pools[address] = _Pool(lambda: self._client.get_queue_sender(address), self._senders_max)
+        return pool
 
-    async def _retire(self, address: str, sender: ServiceBusSender) -> None:
-        """Close a sender that failed, unless another task has replaced it already."""
-        if self._senders.get(address) is sender:
-            del self._senders[address]
+
+class _Pool:
+    """The senders of one address, each lent to one task at a time."""
+
+    def __init__(self, make: Callable[[], ServiceBusSender], size: int) -> None:
+        self._make = make
+        self._free = anyio.CapacityLimiter(size)
+        self._idle: list[ServiceBusSender] = []
+
+    @asynccontextmanager
+    async def sender(self) -> AsyncIterator[ServiceBusSender]:
+        """Lend an open sender. One that was left by an error or a cancellation is closed, not lent again."""
+        async with self._free:
+            sender = self._idle.pop() if self._idle else await self._opened()
+            try:
+                yield sender
+            except BaseException:
+                await _close(sender)
+                raise
+            self._idle.append(sender)
+
+    async def close(self) -> None:
+        """Close those that nobody has."""
+        while self._idle:
+            await _close(self._idle.pop())
+
+    async def _opened(self) -> ServiceBusSender:
+        sender = self._make()
+        try:
+            with anyio.fail_after(_OPEN_TIMEOUT_S):
+                await sender.__aenter__()
+        except BaseException as error:
             await _close(sender)
+            if isinstance(error, Exception):
+                raise broker_error("open a reply entity", error) from error
+            raise
+        return sender
 
 
 async def _send_batches(sender: ServiceBusSender, replies: list[OutgoingReply], timeout_s: float) -> None:
