@@ -23,6 +23,7 @@ from emulator.config_file import (
     FileTopic,
     explain,
 )
+from emulator.servicebus.engine.filters import compile_filter
 from emulator.servicebus.entities import (
     CorrelationFilter,
     FalseFilter,
@@ -170,7 +171,7 @@ class _Converter:
                 f"{self._source}: {at}.Properties.Action: rule actions are not carried out here; leave it out and"
                 " let the sender set the property"
             )
-        made = self._make(f"{at}.Properties", lambda: _filter(rule.properties))
+        made = self._make(f"{at}.Properties", lambda: _checked(rule.properties))
         return self._make(at, lambda: RuleConfig(name=rule.name, filter=made))
 
     def _refuse_forwarding(self, properties: FileForwarding, at: str) -> None:
@@ -183,6 +184,13 @@ class _Converter:
                     f"{self._source}: {at}.{key}: messages are not forwarded here; leave it empty and receive"
                     " from the entity itself"
                 )
+
+
+def _checked(properties: FileRuleProperties) -> Filter:
+    """The filter, once it is known that its condition can be understood."""
+    made = _filter(properties)
+    compile_filter(made)
+    return made
 
 
 def _filter(properties: FileRuleProperties) -> Filter:

@@ -184,6 +184,10 @@ def rule(properties: object) -> bytes:
     [
         ({"FilterType": "Sql"}, r"Rules\[0\]\.Properties: FilterType is 'Sql' without its filter"),
         ({"FilterType": "Odd"}, r"FilterType is 'Odd' without its filter; write Sql with SqlFilter"),
+        (
+            {"SqlFilter": {"SqlExpression": "colour == 'red'"}},
+            r"Rules\[0\]\.Properties: the condition \"colour == 'red'\" cannot be understood at character 9",
+        ),
         ({"FilterType": "Correlation", "CorrelationFilter": {}}, r"must name at least one property"),
         (
             {"SqlFilter": {"SqlExpression": "1=1"}, "Action": {"SqlExpression": "SET x = 1"}},
