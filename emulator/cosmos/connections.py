@@ -28,7 +28,9 @@ LINGERING_S: Final = 2.0
 
 def error_body(status: int, message: str) -> bytes:
     """A refusal as Cosmos DB words it."""
-    return encode({"code": code_for(status), "message": message})
+    # A message may quote what the client sent, and that may be no text at all.
+    text = message.encode("utf-8", "replace").decode()
+    return encode({"code": code_for(status), "message": text})
 
 
 class _Connection(RequestHandler):
@@ -86,7 +88,7 @@ class ConnectionServer(web.Server):
         super().connection_made(handler, transport)
         if len(self._connections) > self._connections_max:
             log.warning("cosmos.too-many-connections", limit=self._connections_max)
-            transport.abort()
+            self._loop.call_soon(transport.abort)  # after the connection's own task has begun: it needs its server
 
     def _request(
         self,

@@ -334,7 +334,9 @@ def _place(request: Request) -> Place:
 def _spec(request: Request) -> QuerySpec:
     """The query in a body `{"query": …, "parameters": [{"name", "value"}]}`."""
     body = parse_object(request.body)
-    text, parameters = body.get("query"), body.get("parameters") or []
+    text, parameters = body.get("query"), body.get("parameters")
+    if parameters is None:
+        parameters = []
     if type(text) is not str:
         raise bad_request("The request body must be an object with the text of a 'query'.")
     if type(parameters) is not list:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from emulator.cosmos.errors import bad_request
-from emulator.cosmos.values import is_number
+from emulator.cosmos.values import as_double, is_number
 
 OPERATIONS_MAX: Final = 10
 _KINDS: Final = ("add", "set", "replace", "remove", "incr", "move")
@@ -126,4 +126,7 @@ def _increment(document: dict[str, Any], steps: list[str], value: Any) -> None:
         raise bad_request(f"The patch path '/{'/'.join(steps)}' leads into a value that is no object or array.")
     if not is_number(old):
         raise bad_request(f"The value at '/{'/'.join(steps)}' is no number and cannot be incremented.")
-    parent[place] = old + value
+    try:
+        parent[place] = as_double(old + value)
+    except ValueError as error:
+        raise bad_request("The incremented value is out of the range of a double.") from error

@@ -1,6 +1,7 @@
 """The front of the embedded Cosmos DB: HTTP on 127.0.0.1, as `azure.cosmos` speaks it."""
 
 import asyncio
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -31,6 +32,9 @@ BODY_S: Final = 30.0
 STOP_S: Final = 2.0
 LATE_REQUESTS_MAX: Final = 1000
 """Requests that may wait to be applied late at one time; further ones are applied at once."""
+
+_ACTIVITY_ID: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
+"""Activity ids that are sent back; for anything else the server makes up its own."""
 
 _FIXED_HEADERS: Final = {
     "Server": "Microsoft-HTTPAPI/2.0",
@@ -137,7 +141,9 @@ class CosmosServer:
         """Read, maybe inject a fault, apply, answer. Never raises but for cancellation."""
         target = target_of(http.method, http.rel_url.raw_path, http.headers)
         injection = self._faults.decide("cosmos", target.operation, facts_of(target, http.headers))
-        activity_id = http.headers.get(ACTIVITY_ID) or str(uuid.uuid4())
+        activity_id = http.headers.get(ACTIVITY_ID, "")
+        if not _ACTIVITY_ID.fullmatch(activity_id):
+            activity_id = str(uuid.uuid4())
         try:
             body = await self._body(http)
         except CosmosError as error:

@@ -96,11 +96,19 @@ def _database_path(method: str, rest: list[str], link: str, headers: Mapping[str
         case [database, "colls", container, "docs", item]:
             operations = {"GET": "read-item", "PUT": "replace-item", "PATCH": "patch-item", "DELETE": "delete-item"}
             return Target(operations.get(method, "unknown"), "docs", link, database, container, item)
-        case [_, kind, *member] if kind in _UNCOVERED:
-            return Target("not-covered", kind, link if member else parent, item=kind)
+        case _:
+            return _uncovered(rest, link)
+
+
+def _uncovered(rest: list[str], link: str) -> Target:
+    """What the service has and the emulator has not; or nothing at all."""
+    parent = link.rpartition("/")[0]
+    match rest:
         case [_, "colls", _, "operations", _]:
             return Target("not-covered", "colls", link.rpartition("/operations/")[0], item="operations")
         case [_, "colls", _, kind, *member] if kind in _UNCOVERED:
+            return Target("not-covered", kind, link if member else parent, item=kind)
+        case [_, kind, *member] if kind in _UNCOVERED:
             return Target("not-covered", kind, link if member else parent, item=kind)
         case _:
             return Target("unknown", "", link)

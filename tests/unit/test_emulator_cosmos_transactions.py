@@ -391,6 +391,7 @@ def test_patch_operations(before: dict[str, Any], operation: dict[str, Any], aft
         [{"op": "remove", "path": "/missing"}],
         [{"op": "incr", "path": "/text", "value": 1}],
         [{"op": "incr", "path": "/n", "value": "1"}],
+        [{"op": "incr", "path": "/most", "value": 1.5e308}],
         [{"op": "set", "path": "/n/deeper", "value": 1}],
         [{"op": "set", "path": "/list/9", "value": 1}],
         [{"op": "set", "path": "/missing/deeper", "value": 1}],
@@ -403,7 +404,7 @@ def test_patch_operations(before: dict[str, Any], operation: dict[str, Any], aft
 )
 def test_a_patch_that_does_not_fit_is_400_and_changes_nothing(operations: list[Any]) -> None:
     bench = Bench()
-    bench.create("a", n=1, text="t", list=[1])
+    bench.create("a", n=1, text="t", list=[1], most=1.5e308)
     before = bench.read("a")
     with refused(400):
         bench.do("patch", {"operations": operations}, id="a")
