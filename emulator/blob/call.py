@@ -195,7 +195,7 @@ class Call:
     def content_headers(self, *, content_type: str = "application/octet-stream") -> ContentHeaders:
         """The x-ms-blob-… headers; without a type of its own a blob gets `content_type`."""
         for name, value in self.headers.items():
-            if name.startswith("x-ms-blob-") and not (value.isascii() and value.isprintable()):
+            if name.startswith(("x-ms-blob-", "content-")) and not (value.isascii() and value.isprintable()):
                 raise invalid_header(name, value)
         md5 = self.headers.get("x-ms-blob-content-md5")
         return ContentHeaders(
