@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from emulator.cosmos import charges
 from emulator.cosmos.errors import CosmosError, bad_request
 from emulator.cosmos.transaction import Operation, Outcome, Transaction
 from emulator.cosmos.values import decode
@@ -32,6 +33,14 @@ class _WireOperation(msgspec.Struct, rename="camel"):
     resource_body: msgspec.Raw = msgspec.Raw()
     if_match: str | None = None
     if_none_match: str | None = None
+    partition_key: str | None = None
+
+
+class BulkOperation(msgspec.Struct, frozen=True):
+    """An operation of a bulk request with the partition key header of its own."""
+
+    operation: Operation
+    partition_key: str | None
 
 
 class OperationResult(msgspec.Struct, frozen=True):
@@ -66,6 +75,15 @@ def parse_batch(raw: bytes) -> list[Operation]:
     Raises:
         CosmosError: 400 where the body is malformed, or holds none or more than 100 operations.
     """
+    return [member.operation for member in parse_bulk(raw)]
+
+
+def parse_bulk(raw: bytes) -> list[BulkOperation]:
+    """The operations in the body of a bulk request: those of a batch, each with a partition key.
+
+    Raises:
+        CosmosError: 400 where the body is malformed, or holds none or more than 100 operations.
+    """
     try:
         wire = _DECODER.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -82,11 +100,10 @@ def parse_batch(raw: bytes) -> list[Operation]:
         kind = _KINDS.get(operation.operation_type)
         if kind is None:
             raise bad_request(f"The operation type '{operation.operation_type[:40]}' is not valid in a batch.")
-        operations.append(
-            Operation(
-                kind, operation.id, bytes(operation.resource_body) or None, operation.if_match, operation.if_none_match
-            )
+        parsed = Operation(
+            kind, operation.id, bytes(operation.resource_body) or None, operation.if_match, operation.if_none_match
         )
+        operations.append(BulkOperation(parsed, operation.partition_key))
     return operations
 
 
@@ -98,16 +115,22 @@ def perform(transaction: Transaction, operations: list[Operation]) -> BatchResul
             outcome = transaction.perform(operation)
         except CosmosError as error:
             return _failed(len(operations), index, error)
-        results.append(_succeeded(outcome))
+        results.append(succeeded(outcome))
     return BatchResult(200, tuple(results))
 
 
-def _succeeded(outcome: Outcome) -> OperationResult:
+def succeeded(outcome: Outcome) -> OperationResult:
+    """What one operation answers that worked."""
     return OperationResult(outcome.status, 0, outcome.charge, outcome.etag, outcome.body)
+
+
+def failed(error: CosmosError) -> OperationResult:
+    """What one operation answers that did not."""
+    return OperationResult(error.status, error.sub_status, charges.MISS, error=error.message)
 
 
 def _failed(count: int, index: int, error: CosmosError) -> BatchResult:
     dependent = OperationResult(424)
     results = [dependent] * count
-    results[index] = OperationResult(error.status, error.sub_status, 1.0, error=error.message)
+    results[index] = failed(error)
     return BatchResult(207, tuple(results))

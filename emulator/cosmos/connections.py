@@ -26,11 +26,12 @@ LINGERING_S: Final = 2.0
 """How long the rest of a body that nobody wants is read before the connection is closed."""
 
 
-def error_body(status: int, message: str) -> bytes:
+def error_body(status: int, message: str, additional: str | None = None) -> bytes:
     """A refusal as Cosmos DB words it."""
     # A message may quote what the client sent, and that may be no text at all.
     text = message.encode("utf-8", "replace").decode()
-    return encode({"code": code_for(status), "message": text})
+    body = {"code": code_for(status), "message": text}
+    return encode(body if additional is None else {**body, "additionalErrorInfo": additional})
 
 
 class _Connection(RequestHandler):

@@ -30,6 +30,7 @@ from emulator.cosmos.sql.evaluate import predicate
 from emulator.cosmos.sql.parser import parse
 from emulator.cosmos.sql.plan import needs_plan, plan
 from emulator.cosmos.transaction import Operation, Outcome, Transaction
+from emulator.cosmos.values import encode
 from emulator.journal import Journal
 
 _SESSION_PART = re.compile(r"(?P<range>\d{1,10}):-?\d{1,20}#(?P<lsn>\d{1,20})(?:#\d{1,20}=-?\d{1,20})*")
@@ -154,11 +155,13 @@ class CosmosEngine:
                 " revise your query to avoid this exception."
             )
         if needs_plan(query):
-            raise bad_request(
+            first_chance = bad_request(
                 "The provided cross partition query can not be directly served by the gateway. This is a first"
                 " chance (internal) exception that all newer clients will know how to handle gracefully.",
                 SUB_CROSS_PARTITION_NOT_SERVABLE,
             )
+            first_chance.additional = encode(plan(query, spec.parameters)).decode()
+            raise first_chance
 
     @staticmethod
     def _scope(container: Container, place: Place) -> Scope:

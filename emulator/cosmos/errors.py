@@ -49,6 +49,8 @@ class CosmosError(Exception):
         self.sub_status = sub_status
         self.retry_after_ms = retry_after_ms
         self.headers: dict[str, str] = {}
+        self.additional: str | None = None
+        """The member `additionalErrorInfo` of the error body: JavaScript clients find the query plan there."""
 
 
 def bad_request(message: str, sub_status: int = 0) -> CosmosError:

@@ -8,7 +8,7 @@ import msgspec
 
 from emulator.cosmos import charges, partitionkey
 from emulator.cosmos.account import Throughput
-from emulator.cosmos.batch import BATCH_BYTES_MAX, BatchResult, parse_batch
+from emulator.cosmos.batch import BATCH_BYTES_MAX, BatchResult, failed, parse_batch, parse_bulk, succeeded
 from emulator.cosmos.changefeed import FeedStart
 from emulator.cosmos.continuation import from_token, to_token
 from emulator.cosmos.engine import CosmosEngine, Place, QuerySpec, range_by_id
@@ -242,10 +242,10 @@ class Handlers:
     def _batch(self, request: Request) -> Reply:
         container = self._container(request)
         headers = request.headers
-        if not is_true(headers.get("x-ms-cosmos-batch-atomic")):
-            raise not_covered("A bulk request (a batch that is not atomic)")
         if len(request.body) > BATCH_BYTES_MAX:
             raise too_large()
+        if not is_true(headers.get("x-ms-cosmos-batch-atomic")):
+            return self._bulk(request, container)
         key = container.definition.complete(_key(request))
         operations = parse_batch(request.body)
         partition_range = self._in_range(request, container, key)
@@ -253,6 +253,24 @@ class Handlers:
         minimal = _wants_minimal(request)
         body = _batch_body(result, [operation.kind for operation in operations], minimal=minimal)
         return Reply(result.status, body, _item_headers(request.target, partition_range) | _charged(result.charge))
+
+    def _bulk(self, request: Request, container: Container) -> Reply:
+        """Operations that have only the request in common: each has a key of its own and fails on its own."""
+        partition_range = range_by_id(container, request.headers.get(RANGE_ID, "0"))
+        members = parse_bulk(request.body)
+        results = []
+        for member in members:
+            try:
+                key = None if member.partition_key is None else partitionkey.parse_header(member.partition_key)
+                outcome = self._engine.execute(container, container.definition.complete(key), member.operation)
+                results.append(succeeded(outcome))
+            except CosmosError as error:
+                results.append(failed(error))
+        status = 200 if all(result.error is None for result in results) else 207
+        result = BatchResult(status, tuple(results))
+        kinds = [member.operation.kind for member in members]
+        body = _batch_body(result, kinds, minimal=_wants_minimal(request))
+        return Reply(status, body, _item_headers(request.target, partition_range) | _charged(result.charge))
 
     def _query(self, request: Request) -> Reply:
         container = self._container(request)

@@ -242,7 +242,7 @@ def _refusal(error: CosmosError) -> Reply:
         headers["x-ms-substatus"] = str(error.sub_status)
     if error.retry_after_ms is not None:
         headers["x-ms-retry-after-ms"] = str(error.retry_after_ms)
-    return Reply(error.status, error_body(error.status, error.message), headers)
+    return Reply(error.status, error_body(error.status, error.message, error.additional), headers)
 
 
 def _headers(reply: Reply, activity_id: str) -> "CIMultiDict[str]":

@@ -74,6 +74,8 @@ def plan(query: Query, parameters: dict[str, Any]) -> dict[str, Any]:
         CosmosError: 400 for a combination that clients cannot merge.
     """
     aggregates = _aggregates(query)
+    if aggregates and not isinstance(query.select, Expression):
+        raise bad_request("Cross partition query only supports 'VALUE <AggregateFunc>' for aggregates.")
     if aggregates and (query.order_by or query.top is not None or query.limit is not None or query.distinct):
         raise not_covered("An aggregate together with ORDER BY, TOP, DISTINCT or LIMIT over several partitions")
     distinct = "None"
@@ -129,9 +131,14 @@ def _aggregates(query: Query) -> list[str]:
 def _partial(expression: Expression) -> str:
     """An aggregate as each partition computes it for the client to merge."""
     assert isinstance(expression, tree.Call)
+    argument = _list(expression.arguments)
     if expression.function == "AVG":
-        argument = _list(expression.arguments)
         return f'{{"item": {{"sum": SUM({argument}), "count": COUNT({argument})}}}}'
+    if expression.function in ("MIN", "MAX"):
+        # `item2` tells a partition without values from one whose extreme is undefined: JavaScript clients read it.
+        member = expression.function.lower()
+        extreme = to_sql(expression)
+        return f'{{"item": {extreme}, "item2": {{"{member}": {extreme}, "count": COUNT({argument})}}}}'
     return f'{{"item": {to_sql(expression)}}}'
 
 
