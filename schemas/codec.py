@@ -5,7 +5,7 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 
 from schemas.commands import SCHEMA_VERSION, AppendCommand
-from schemas.problems import Problem
+from schemas.problems import Problem, shortened
 from schemas.replies import RejectionCode, Reply
 from schemas.types import CommandId
 
@@ -78,7 +78,9 @@ def decode_command(body: bytes, content_type: str | None = None) -> AppendComman
     """Read a command. Raises CommandDecodeError that names the field, what is wrong and what to change."""
     kind = canonical_content_type(content_type)
     if kind is None:
-        problem = Problem("contentType", f"{content_type!r} is not supported", f"use {JSON} or {MSGPACK}")
+        problem = Problem(
+            "contentType", f"{shortened(repr(content_type))} is not supported", f"use {JSON} or {MSGPACK}"
+        )
         raise CommandDecodeError(RejectionCode.UNSUPPORTED_CONTENT_TYPE, problem)
     try:
         return _COMMANDS[kind].decode(body)
@@ -98,7 +100,10 @@ def encode_reply(reply: Reply, content_type: str = JSON) -> bytes:
 
 def decode_reply(body: bytes, content_type: str | None = None) -> Reply:
     """Read a reply. Raises ValueError (msgspec.DecodeError is one) for what is not a reply."""
-    return _REPLIES[_supported(content_type)].decode(body)
+    try:
+        return _REPLIES[_supported(content_type)].decode(body)
+    except RecursionError as error:
+        raise ValueError("the reply is nested too deeply") from error
 
 
 def _supported(content_type: str | None) -> str:
@@ -118,11 +123,13 @@ def _explained(body: bytes, kind: str, error: Exception) -> CommandDecodeError:
     if envelope.schema_version != SCHEMA_VERSION or isinstance(envelope.schema_version, bool):
         problem = Problem(
             "schemaVersion",
-            f"is {str(envelope.schema_version)[:40]}",
+            f"is {shortened(str(envelope.schema_version))}",
             f"send version {SCHEMA_VERSION} or run a newer worker",
         )
         return CommandDecodeError(RejectionCode.UNKNOWN_VERSION, problem, command_id)
     text, _, path = str(error).partition(" - at `")
     field = path.rstrip("`").removeprefix("$").removeprefix(".") or "body"
     remedy = "see the AppendCommand schema; unknown fields are errors"
-    return CommandDecodeError(RejectionCode.UNDECODABLE, Problem(field, text or "is not readable", remedy), command_id)
+    return CommandDecodeError(
+        RejectionCode.UNDECODABLE, Problem(shortened(field), shortened(text) or "is not readable", remedy), command_id
+    )

@@ -8,15 +8,16 @@ from typing import Any, Final
 
 import msgspec
 
+from schemas import ids
 from schemas.commands import AppendCommand, NewEvent
-from schemas.problems import Problem, has_control_characters, is_encodable
+from schemas.problems import Problem, is_encodable, shortened
 from schemas.replies import Rejected, RejectionCode, rejected
-from schemas.types import EMPTY, MESSAGE_ID_LENGTH_MAX, POSITION_MAX
+from schemas.types import EMPTY, POSITION_MAX
 
 _PROBLEMS_MAX: Final = 10
 _INTEGER_MAX: Final = 2**53 - 1
 _RFC_3339: Final = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
 
 
@@ -63,16 +64,16 @@ def _command_id(command: AppendCommand) -> Iterator[Problem]:
             continue
         if field == "commandId" and not text:
             yield Problem(field, "is empty", "give each command an id of its own, say a UUID")
-        elif not is_encodable(text) or has_control_characters(text):
-            yield Problem(field, "contains a control character or a lone surrogate", "use printable characters")
-        elif len(text.encode("utf-16-le")) // 2 > MESSAGE_ID_LENGTH_MAX:
-            yield Problem(field, f"is {len(text)} characters long", f"use at most {MESSAGE_ID_LENGTH_MAX}")
+        elif (found := ids.problem_and_remedy(text)) is not None:
+            yield Problem(field, *found)
 
 
 def _expected(command: AppendCommand) -> Iterator[Problem]:
     expected = command.expected
     if isinstance(expected, int) and not EMPTY <= expected <= POSITION_MAX:
-        yield Problem("expected", f"is {expected}", f"give a position between {EMPTY} (empty) and {POSITION_MAX}")
+        yield Problem(
+            "expected", f"is {shortened(str(expected))}", f"give a position between {EMPTY} (empty) and {POSITION_MAX}"
+        )
 
 
 def _no_events(command: AppendCommand) -> Iterator[Problem]:
@@ -152,6 +153,6 @@ def _json_container(field: str, value: dict[Any, Any] | list[Any], depth: int) -
     else:
         for key, inner in value.items():
             if isinstance(key, str) and is_encodable(key):
-                yield from _json_value(f"{field}.{key}", inner, depth - 1)
+                yield from _json_value(f"{field}.{shortened(key)}", inner, depth - 1)
             else:
                 yield Problem(field, "has a key that is not well-formed text", "use strings as keys")

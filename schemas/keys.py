@@ -9,6 +9,7 @@ from typing import Final, Self
 
 import msgspec
 
+from schemas.ids import utf16_length
 from schemas.problems import Problem, has_control_characters, is_encodable
 from schemas.types import MESSAGE_ID_LENGTH_MAX, CommandId
 
@@ -85,7 +86,7 @@ def session_id_for(key: BrookKey) -> str:
     contains a `|`, the hash form does not.
     """
     text = str(key)
-    return text if _utf16_length(text) <= MESSAGE_ID_LENGTH_MAX else f"sha256:{_sha256(text)}"
+    return text if utf16_length(text) <= MESSAGE_ID_LENGTH_MAX else f"sha256:{_sha256(text)}"
 
 
 def reply_message_id(command_id: CommandId) -> str:
@@ -94,11 +95,7 @@ def reply_message_id(command_id: CommandId) -> str:
     `r:` and the command id while that fits the 128 characters of a message id, else `h:` and a SHA-256 in hex.
     """
     message_id = f"r:{command_id}"
-    return message_id if _utf16_length(message_id) <= MESSAGE_ID_LENGTH_MAX else f"h:{_sha256(command_id)}"
-
-
-def _utf16_length(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
+    return message_id if utf16_length(message_id) <= MESSAGE_ID_LENGTH_MAX else f"h:{_sha256(command_id)}"
 
 
 def _sha256(text: str) -> str:

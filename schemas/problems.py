@@ -1,6 +1,11 @@
 """One way to say what is wrong with an input: the field, the problem and what to change."""
 
+from typing import Final
+
 import msgspec
+
+TEXT_LENGTH_MAX: Final = 100
+"""How much of what a sender wrote is quoted back."""
 
 
 class Problem(msgspec.Struct, frozen=True, rename="camel"):
@@ -13,6 +18,11 @@ class Problem(msgspec.Struct, frozen=True, rename="camel"):
     def __str__(self) -> str:
         """Render as one sentence."""
         return f"{self.field}: {self.problem}; {self.remedy}"
+
+
+def shortened(text: str, length_max: int = TEXT_LENGTH_MAX) -> str:
+    """`text` as it may stand in a problem: a reply must stay small whatever was sent."""
+    return text if len(text) <= length_max else f"{text[:length_max]}…"
 
 
 def has_control_characters(text: str) -> bool:

@@ -4,6 +4,7 @@ from enum import StrEnum
 
 import msgspec
 
+from schemas import ids
 from schemas.commands import Expected
 from schemas.problems import Problem
 from schemas.types import CommandId, Position
@@ -53,7 +54,7 @@ class ConcurrencyConflict(
 class Rejected(msgspec.Struct, frozen=True, kw_only=True, tag_field="outcome", tag="rejected", rename="camel"):
     """The command can never take effect as it is. `message` says what to change; `details` gives each problem.
 
-    `command_id` is None where the command could not be decoded.
+    `command_id` is None where it could not be decoded, or is no id that a message can have.
     """
 
     command_id: CommandId | None
@@ -66,6 +67,10 @@ Reply = Appended | ConcurrencyConflict | Rejected
 
 
 def rejected(command_id: CommandId | None, code: RejectionCode, *problems: Problem) -> Rejected:
-    """Build a rejection whose message is the first problem. At least one problem is needed."""
+    """Build a rejection whose message is the first problem. At least one problem is needed.
+
+    A command id that could not be an id, by its length or its characters, is not sent back.
+    """
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return Rejected(command_id=command_id, code=code, message=f"{problems[0]}{more}", details=problems)
+    echoed = command_id if command_id is not None and ids.fits(command_id) else None
+    return Rejected(command_id=echoed, code=code, message=f"{problems[0]}{more}", details=problems)
