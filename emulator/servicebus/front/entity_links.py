@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from emulator.servicebus.amqp import performatives as p
+from emulator.servicebus.amqp.decode import skip
 from emulator.servicebus.amqp.encode import encode, encode_list
 from emulator.servicebus.amqp.message import list_fields, split
 from emulator.servicebus.amqp.types import AmqpError, Described, Raw, Symbol, UInt
@@ -257,7 +258,7 @@ def _session_filter(source: Any) -> tuple[bool, object]:
 
 def _with_session(source: Raw, session_id: str) -> Raw:
     """The client's source, byte for byte, but for the session that was granted."""
-    start = 3  # after the descriptor, a smallulong
+    start = skip(source, 1)
     fields = list_fields(source, start, 64)
     fields[_FILTER_FIELD] = encode({Symbol(SESSION_FILTER): session_id})
     return Raw(source[:start] + encode_list(fields))
