@@ -12,7 +12,8 @@ from tests.support.leases import CONTAINER, DURATION_S, BlobBackend, embedded, o
 from tests.support.waiting import wait_until
 from worker.clients import blob_service_client
 from worker.locking.base import LeaseLostError, LeaseMisconfiguredError, LeaseTimeoutError, LeaseUnavailableError
-from worker.locking.blob import BlobLeaseManager
+from worker.locking.blob import BlobLease, BlobLeaseManager
+from worker.locking.keeper import STOP_BEFORE_END_S, keep_renewed
 
 pytestmark = pytest.mark.anyio
 
@@ -152,6 +153,20 @@ async def test_a_silent_service_is_given_up_well_before_a_lease_ends(backend: Bl
             await lease.renew()
         assert anyio.current_time() - started_s < DURATION_S / 2
         backend.hold_answers(False)
+
+
+async def test_a_keeper_cuts_a_silent_renewal_short_and_the_client_goes_on(backend: BlobBackend) -> None:
+    async with backend.worker() as worker:
+        lease = await worker.acquire(KEY)
+        backend.hold_answers()
+        assert isinstance(lease, BlobLease)
+        lease._expires_at_s = anyio.current_time() + STOP_BEFORE_END_S + 0.3  # as if it were an old one
+        with pytest.raises(LeaseLostError, match="not renewed in time"):
+            await keep_renewed(lease, renew_after_s=0.01)
+        assert anyio.current_time() < lease.expires_at_s
+        backend.hold_answers(False)
+        await lease.release()
+        await worker.acquire(KEY)
 
 
 async def test_nothing_of_the_sdk_leaves_the_adapter_whatever_the_service_answers(

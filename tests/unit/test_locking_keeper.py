@@ -4,6 +4,7 @@ from functools import partial
 import anyio
 import pytest
 import structlog
+from anyio.lowlevel import checkpoint
 
 from tests.support.waiting import wait_until
 from worker.locking.base import LeaseLostError, LeaseMisconfiguredError, LeaseUnavailableError
@@ -25,7 +26,7 @@ class ScriptedLease:
 
     async def renew(self) -> None:
         self.renewals += 1
-        await anyio.lowlevel.checkpoint()
+        await checkpoint()
         (self._script.pop(0) if len(self._script) > 1 else self._script[0])(self)
 
     async def release(self) -> None:

@@ -8,6 +8,7 @@ from typing import Literal
 
 import anyio
 import msgspec
+from anyio.lowlevel import checkpoint
 
 from worker.locking.acquire import acquire_patiently
 from worker.locking.base import LeaseLostError, LeaseTimeoutError, LeaseUnavailableError
@@ -138,12 +139,12 @@ class MemoryLease:
     async def release(self) -> None:
         """Give it up. Raises LeaseUnavailableError when the service does not answer."""
         self._released = True
-        await anyio.lowlevel.checkpoint()
+        await checkpoint()
         self._service.request(self._key, lambda key: self._service.release(key, self._id))
 
     async def _request(self, operation: Callable[[str], bool]) -> bool:
         asked_at_s = anyio.current_time()
-        await anyio.lowlevel.checkpoint()
+        await checkpoint()
         if done := self._service.request(self._key, operation):
             self._expires_at_s = asked_at_s + self._duration_s
         return done

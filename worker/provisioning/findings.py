@@ -81,12 +81,12 @@ async def asked(resource: str, setting: str, ask: Callable[[], Awaitable[list[Fi
 
 
 def is_transient(error: BaseException) -> bool:
-    """Tell whether asking again may help."""
+    """Tell whether asking again soon may help. A time-out has waited long enough."""
     if is_refusal(error):
         return False
     if isinstance(error, HttpResponseError):
         return error.status_code is None or error.status_code in _TRANSIENT or error.status_code >= _SERVER_ERROR_MIN
-    return isinstance(error, AzureError | TimeoutError)
+    return isinstance(error, AzureError)
 
 
 def is_refusal(error: BaseException) -> bool:
