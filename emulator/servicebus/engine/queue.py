@@ -190,13 +190,12 @@ class Queue(Intake):
             self.sessions.pump()
             return
         while self._takers and self.has_deliverable(self._ready):
-            receiver, _ = self._takers.popitem(last=False)
-            if len(self._takers) == 0:
-                self.dispatch(receiver, self._ready)
-            else:
-                self.dispatch(receiver, self._ready, count_max=1)
+            receiver = next(iter(self._takers))
+            self.dispatch(receiver, self._ready, None if len(self._takers) == 1 else 1)
             if receiver.wants:
-                self._takers[receiver] = None
+                self._takers.move_to_end(receiver)
+            else:
+                self._takers.pop(receiver, None)
 
     def has_deliverable(self, ready: list[int]) -> bool:
         """Whether the heap's first number may be delivered, after dropping those that no longer may."""
