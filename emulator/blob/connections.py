@@ -45,7 +45,7 @@ class ConnectionServer(web.Server):
             access_log=None,
             auto_decompress=False,  # content is kept as it comes, and a small body must not become a huge one
             keepalive_timeout=idle_s,
-            lingering_time=LINGER_S,
+            lingering_time=min(LINGER_S, idle_s),
             max_field_size=HEADER_BYTES_MAX,
             max_line_size=HEADER_BYTES_MAX,
         )

@@ -46,7 +46,8 @@ class Received:
 class Reception:
     """Receives the content of requests; all that are under way share `RECEIVING_BYTES_MAX`."""
 
-    def __init__(self) -> None:
+    def __init__(self, read_idle_s: float = READ_IDLE_S) -> None:
+        self._read_idle_s = read_idle_s
         self._receiving_bytes = 0
 
     async def receive(self, request: web.BaseRequest, operation: str) -> Received:
@@ -62,7 +63,7 @@ class Reception:
             if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
                 request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             received = Received()
-            async for piece in _pieces(request):
+            async for piece in _pieces(request, self._read_idle_s):
                 received.add(piece)
             return received
         finally:
@@ -81,12 +82,12 @@ def _announced_bytes(request: web.BaseRequest) -> int:
     return int(text)
 
 
-async def _pieces(request: web.BaseRequest) -> AsyncIterator[bytes]:
-    """The content in stretches of at most PIECE_BYTES_MAX; each read has to bring something in READ_IDLE_S."""
+async def _pieces(request: web.BaseRequest, read_idle_s: float) -> AsyncIterator[bytes]:
+    """The content in stretches of at most PIECE_BYTES_MAX; each read has to bring something in `read_idle_s`."""
     buffer = bytearray()
     while True:
         try:
-            async with asyncio.timeout(READ_IDLE_S):
+            async with asyncio.timeout(read_idle_s):
                 data = await request.content.readany()
         except TimeoutError:
             raise BlobError("OperationTimedOut") from None

@@ -15,7 +15,7 @@ from emulator.blob.connections import CONNECTIONS_MAX, IDLE_S, ConnectionServer
 from emulator.blob.engine import BlobEngine
 from emulator.blob.errors import BlobError
 from emulator.blob.operations import UNSUPPORTED, Route, route
-from emulator.blob.reception import Received, Reception
+from emulator.blob.reception import READ_IDLE_S, Received, Reception
 from emulator.blob.records import http_date
 from emulator.blob.reply import Reply, error_reply
 from emulator.blob.sending import drop, send, send_half
@@ -55,6 +55,7 @@ class BlobServer:
         capacity_bytes: int = CAPACITY_BYTES,
         connections_max: int = CONNECTIONS_MAX,
         idle_s: float = IDLE_S,
+        read_idle_s: float = READ_IDLE_S,
     ) -> None:
         self.engine = BlobEngine(clock=clock, journal=journal, capacity_bytes=capacity_bytes)
         self.account_name = account_name
@@ -64,7 +65,7 @@ class BlobServer:
         self._clock = clock
         self._connections_max = connections_max
         self._idle_s = idle_s
-        self._reception = Reception()
+        self._reception = Reception(read_idle_s)
         self._late: set[asyncio.Task[None]] = set()
         self._runner: web.ServerRunner | None = None
         self._port = 0
@@ -137,6 +138,8 @@ class BlobServer:
             response = await send(request, self._finish(job, self._refuse(job, error)))
             response.force_close()  # the rest of the content is still on its way and nobody reads it
             return response
+        except (ConnectionError, web.RequestPayloadError):
+            return drop(request)  # the client went away, or what it sent was not what it announced
         await asyncio.sleep(injection.delay_s)
         return await self._carry_out(request, job, injection.effect)
 

@@ -64,8 +64,8 @@ class SharedKey:
             raise _failed(f"The account {account} is not the one of this service, {self.account_name}.")
         _check_date(headers, now_s)
         to_sign = string_to_sign(self.account_name, method, raw_path, query, headers)
-        expected = base64.b64encode(hmac.digest(self._key, to_sign.encode(), hashlib.sha256))
-        if not hmac.compare_digest(expected, signature.encode()):
+        expected = base64.b64encode(hmac.digest(self._key, _as_sent(to_sign), hashlib.sha256))
+        if not hmac.compare_digest(expected, _as_sent(signature)):
             raise _failed(f"The MAC signature is not the one computed over: '{to_sign}'.")
 
 
@@ -119,6 +119,11 @@ def _check_date(headers: Mapping[str, str], now_s: float) -> None:
     at_s = at.replace(tzinfo=at.tzinfo or dt.UTC).timestamp()
     if abs(at_s - now_s) > DATE_TOLERANCE_S:
         raise _failed(f"Request date header too old: '{text}'.")
+
+
+def _as_sent(text: str) -> bytes:
+    """The bytes of a header: what is not UTF-8 came in as surrogates."""
+    return text.encode(errors="surrogateescape")
 
 
 def _failed(detail: str) -> BlobError:

@@ -18,7 +18,9 @@ HEAD = b"GET /devstoreaccount1/box/b HTTP/1.1\r\nHost: x\r\n"
 
 @pytest.fixture
 async def server() -> AsyncIterator[BlobServer]:
-    found = BlobServer(clock=SystemClock(), journal=MemoryJournal(), faults=Faults(), connections_max=3, idle_s=0.3)
+    found = BlobServer(
+        clock=SystemClock(), journal=MemoryJournal(), faults=Faults(), connections_max=3, idle_s=0.3, read_idle_s=0.3
+    )
     await found.start()
     yield found
     await found.stop()
@@ -99,3 +101,12 @@ async def test_body_that_stops_halfway_ends_with_its_connection(server: BlobServ
         while server._reception._receiving_bytes:  # noqa: ASYNC110 - nothing signals it; the timeout bounds it
             await asyncio.sleep(0.01)
     assert await said(server, HEAD + b"\r\n") != b""
+
+
+async def test_body_that_does_not_go_on_is_not_waited_for(server: BlobServer) -> None:
+    answer = await said(
+        server,
+        b"PUT /devstoreaccount1/box/b HTTP/1.1\r\nHost: x\r\nx-ms-blob-type: BlockBlob\r\n"
+        b"Content-Length: 1000\r\n\r\nhalf",
+    )
+    assert b"x-ms-error-code: OperationTimedOut" in answer
