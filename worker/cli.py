@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import anyio
+import structlog
 import typer
 from rich.console import Console
 
@@ -25,6 +26,7 @@ from worker.commands.lines import chunks
 from worker.commands.read import at_most, brook_reader, write_ndjson, write_table
 from worker.commands.send import SendSummary, send_lines
 from worker.configuration import load_settings
+from worker.logs import configure_logs
 from worker.settings import Settings
 
 app = typer.Typer(
@@ -54,12 +56,9 @@ def main() -> None:
 def run(config: ConfigOption = None) -> None:
     """Run a worker until SIGTERM or SIGINT."""
     with reported():
-        settings = load_settings(config_file=config)
         from worker.app import run_worker  # noqa: PLC0415 - the other commands need no worker
-        from worker.logs import configure_logs  # noqa: PLC0415
 
-        configure_logs(settings)
-        _run(run_worker, settings)
+        _run(run_worker, _settings(config))
 
 
 @app.command()
@@ -94,8 +93,13 @@ def emulator(
         ready_file=ready_file,
         seed=seed,
     )
+    # Nothing but the ready line goes to stdout.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=sys.stderr))
     with reported(EmulatorError, ConfigError):
-        _run(partial(serve, announce=typer.echo), options)
+        try:
+            _run(partial(serve, announce=typer.echo), options)
+        except TimeoutError as error:
+            raise CommandError("not everything stopped in time; what was acknowledged is safe with --data") from error
 
 
 @app.command()
@@ -133,7 +137,7 @@ def send(
             )
 
     with reported():
-        settings = load_settings(config_file=config)
+        settings = _settings(config)
         if await_replies and settings.reply_queue is None:
             raise CommandError("--await: replies go to a topic (reply_topic), which is not read here; use --no-await")
         if source == "-":
@@ -177,7 +181,20 @@ def read(
 
     with reported():
         key = BrookKey.parse(brook)
-        _run(print_events, load_settings(config_file=config), key)
+        _run(print_events, _settings(config), key)
+
+
+@app.command()
+def provision(
+    *,
+    config: ConfigOption = None,
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; fail when something is missing.")] = False,
+) -> None:
+    """Make the missing database, containers and queues. Nothing is ever deleted."""
+    from worker.commands.provision import provision_and_tell  # noqa: PLC0415 - the other commands need no such client
+
+    with reported():
+        _run(partial(provision_and_tell, check_only=check, console=Console()), _settings(config))
 
 
 @app.command()
@@ -194,6 +211,13 @@ def demo(
     with reported():
         if not _run(run_demo, examples or EXAMPLES, folder, Console()):
             raise typer.Exit(1)
+
+
+def _settings(config: Path | None) -> Settings:
+    """Read the settings and send the log to stderr: stdout is for what was asked for."""
+    settings = load_settings(config_file=config)
+    configure_logs(settings)
+    return settings
 
 
 def _problem(text: str) -> None:

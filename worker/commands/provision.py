@@ -1,5 +1,6 @@
 """`brook-worker provision`: what was found and made, as a table."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from rich.console import Console
@@ -9,31 +10,24 @@ from rich.text import Text
 from worker.provisioning import Finding, ProvisioningError, State, provision
 from worker.settings import Settings
 
-_STYLES: Final = {
-    State.FOUND: "green",
-    State.MADE: "bold green",
-    State.ADVICE: "yellow",
-    State.MISSING: "bold red",
-    State.WRONG: "bold red",
-}
+_STYLES: Final = {State.MADE: "green", State.ADVICE: "yellow", State.MISSING: "red", State.WRONG: "red"}
 
 
-async def provision_and_show(settings: Settings, console: Console, *, check_only: bool) -> bool:
-    """Print a row for each resource. False when something that a worker needs is missing or wrong."""
+async def provision_and_tell(settings: Settings, *, check_only: bool, console: Console) -> None:
+    """Provision and print what was found, also when something is missing or wrong: then raise ProvisioningError."""
     try:
         findings = await provision(settings, check_only=check_only)
     except ProvisioningError as error:
-        console.print(table(error.findings))
-        return False
-    console.print(table(findings))
-    return True
+        console.print(_table(error.findings))
+        raise
+    console.print(_table(findings))
 
 
-def table(findings: tuple[Finding, ...]) -> Table:
-    """One row for each finding, in the order in which they were made."""
-    rows = Table()
+def _table(findings: Iterable[Finding]) -> Table:
+    table = Table()
     for name in ("resource", "state", "note"):
-        rows.add_column(name, overflow="fold")
+        table.add_column(name)
     for finding in findings:
-        rows.add_row(Text(finding.resource), Text(finding.state, style=_STYLES[finding.state]), Text(finding.note))
-    return rows
+        state = Text(finding.state, style=_STYLES.get(finding.state, ""))
+        table.add_row(Text(finding.resource), state, Text(finding.note))
+    return table

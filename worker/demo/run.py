@@ -83,9 +83,9 @@ async def _demo(parts: list[_Examples], folder: Path, console: Console, tamper: 
             await _exchange(running, parts, traffic, shown)
             requests = await running.control.requests()
             brooks = await _read_back(running, expected, shown)
-    event_count = sum(map(len, brooks.values()))
-    console.print(table(figures(traffic, brooks=len(brooks), events=event_count, requests=requests)))
-    return _verdict(_findings(expected, traffic, brooks), event_count, console)
+        event_count = sum(map(len, brooks.values()))
+        console.print(table(figures(traffic, brooks=len(brooks), events=event_count, requests=requests)))
+        return _verdict(_findings(expected, traffic, brooks), event_count, console)
 
 
 def _load(folder: Path) -> list[_Examples]:
