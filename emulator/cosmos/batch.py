@@ -86,7 +86,7 @@ def parse_bulk(raw: bytes) -> list[BulkOperation]:
     """
     try:
         wire = _DECODER.decode(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: strings that are no UTF-8
         decode(raw)  # text that is no JSON at all is told apart
         raise bad_request(f"The batch request is malformed: {error}.") from error
     if not wire:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import traceback
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -26,8 +27,11 @@ HOST: Final = "127.0.0.1"
 REGION: Final = "Local"
 REQUEST_BYTES_MAX: Final = 2 * 1024 * 1024
 CONNECTIONS_MAX: Final = 1000
-BODY_S: Final = 30.0
-"""How long a client may take to send a body."""
+TRANSFER_S: Final = 30.0
+"""How long a client may take to send a body, or to take an answer in."""
+
+BUFFERED_BYTES: Final = 64 * 1024
+"""Answers up to this size are left to the socket's buffers; larger ones are sent under a time-out."""
 
 STOP_S: Final = 2.0
 LATE_REQUESTS_MAX: Final = 1000
@@ -60,7 +64,7 @@ class CosmosServer:
         faults: Faults,
         account_key: str = WELL_KNOWN_KEY,
         connections_max: int = CONNECTIONS_MAX,
-        body_s: float = BODY_S,
+        transfer_s: float = TRANSFER_S,
         idle_s: float | None = None,
     ) -> None:
         self.engine = CosmosEngine(clock=clock, journal=journal)
@@ -69,7 +73,7 @@ class CosmosServer:
         self._keys = KeyCheck(account_key)
         self._handlers = Handlers(self.engine, self._account_properties)
         self._connections_max = connections_max
-        self._body_s = body_s
+        self._transfer_s = transfer_s
         self._idle_s = idle_s
         self._runner: web.ServerRunner | None = None
         self._port = 0
@@ -156,8 +160,20 @@ class CosmosServer:
             return self._apply(http.method, request)
 
         if isinstance(injection.effect, NoFault):
-            return _response(apply(), activity_id)
+            return await self._sent(_response(apply(), activity_id), http)
         return await self._inject(injection.effect, apply, http, activity_id)
+
+    async def _sent(self, response: web.Response, http: web.BaseRequest) -> web.Response:
+        """The response; a large one is sent here, and given up where the client does not take it in."""
+        if isinstance(response.body, bytes) and len(response.body) > BUFFERED_BYTES:
+            try:
+                async with asyncio.timeout(self._transfer_s):
+                    await response.prepare(http)
+                    await response.write_eof()
+            except TimeoutError:
+                log.warning("cosmos.answer-not-taken", size_bytes=len(response.body))
+                return _dropped(http)
+        return response
 
     async def _body(self, http: web.BaseRequest) -> bytes:
         """The whole body.
@@ -170,7 +186,7 @@ class CosmosServer:
         if http.headers.get("content-encoding", "identity").lower() != "identity":
             raise CosmosError(415, "Content-Encoding is not supported.")
         try:
-            async with asyncio.timeout(self._body_s):
+            async with asyncio.timeout(self._transfer_s):
                 return await http.read()
         except web.HTTPRequestEntityTooLarge as error:
             raise too_large() from error
@@ -186,8 +202,11 @@ class CosmosServer:
             return self._handlers.handle(request)
         except CosmosError as error:
             return _refusal(error)
-        except Exception:
-            log.exception("cosmos.request-failed", operation=request.target.operation)
+        except Exception as error:  # noqa: BLE001 - the one place where a bug must not end the connection
+            trace = "".join(traceback.format_tb(error.__traceback__))  # neither messages nor values: no payload
+            log.error(  # noqa: TRY400 - for the same reason
+                "cosmos.request-failed", operation=request.target.operation, error=type(error).__name__, trace=trace
+            )
             return _refusal(CosmosError(500, "Unknown server error occurred when processing this request."))
 
     def _check_key(self, method: str, target: Target, headers: Mapping[str, str]) -> None:

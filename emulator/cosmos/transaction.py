@@ -253,6 +253,7 @@ class Transaction:
         if existing is None:
             number = self._next_number
             self._next_number += 1
+            self._staged.pop(document["id"], None)  # deleted before: what is new goes behind what is older
             place = (self._range.index << 56) | number
             item_rid = rid((self._container.database_number, 4), (self._container.number, 4), (place, 8))
         else:

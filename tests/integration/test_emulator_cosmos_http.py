@@ -6,6 +6,7 @@ import random
 import tracemalloc
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from emulator.clock import ManualClock
@@ -182,8 +183,10 @@ async def test_a_query_over_partitions_must_be_asked_for_and_planned(server: Cos
     first_chance = await call(
         server, "POST", DOCS, body, x_ms_documentdb_isquery="true", x_ms_documentdb_query_enablecrosspartition="True"
     )
-    assert_error(first_chance, 400)
+    assert first_chance.status == 400
     assert first_chance.headers["x-ms-substatus"] == "1004"
+    plan = msgspec.json.decode(first_chance.json()["additionalErrorInfo"])
+    assert plan["queryInfo"]["orderBy"] == ["Ascending"]
 
 
 async def test_two_megabytes_are_the_limit_of_a_request(server: CosmosServer) -> None:
@@ -238,13 +241,36 @@ async def test_a_body_that_breaks_off_changes_nothing(server: CosmosServer) -> N
 
 
 async def test_a_slow_body_times_out() -> None:
-    server = make_server(body_s=0.2)
+    server = make_server(transfer_s=0.2)
     await server.start()
     try:
         octets = request("POST", DOCS, signed(server.key, "POST", "docs", LINK) | KEY, b"x" * 100)
         answer = await exchange(port_of(server), octets[:-50])
         assert_error(answer, 408)
     finally:
+        await server.stop()
+
+
+async def test_an_answer_that_nobody_takes_is_given_up() -> None:
+    server = make_server(transfer_s=0.3)
+    await server.start()
+    fill(server)
+    for number in range(4):
+        assert (await create(server, b'{"id":"%d","pk":"p","d":"%s"}' % (number, b"x" * 1_500_000))).status == 201
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server), limit=1024)
+    try:
+        query = {"content-type": "application/query+json", "x-ms-documentdb-isquery": "true"}
+        headers = signed(server.key, "POST", "docs", LINK) | KEY | query
+        for _ in range(4):  # more than the buffers of both sockets take
+            writer.write(request("POST", DOCS, headers, b'{"query":"SELECT * FROM c"}'))
+        await writer.drain()
+        assert server._runner is not None
+        server_side = server._runner.server
+        assert server_side is not None
+        await wait_until(lambda: not server_side.connections, "the connection is closed")
+        del reader
+    finally:
+        writer.close()
         await server.stop()
 
 
@@ -430,7 +456,7 @@ def fuzzed(chance: random.Random, key: str) -> bytes:
 
 @pytest.mark.slow
 async def test_ten_thousand_wrong_requests_end_in_answers_and_never_in_a_500() -> None:
-    server = make_server(body_s=0.2, idle_s=0.3)
+    server = make_server(transfer_s=0.2, idle_s=0.3)
     await server.start()
     fill(server)
     statuses: dict[int | None, int] = {}
@@ -443,7 +469,7 @@ async def test_ten_thousand_wrong_requests_end_in_answers_and_never_in_a_500() -
             assert answer.status < 500, (octets[:300], answer.body)
             assert b"Traceback" not in answer.body
             if not octets.startswith(b"HEAD"):
-                assert set(answer.json()) == {"code", "message"}, octets[:300]
+                assert {"code", "message"} <= set(answer.json()), octets[:300]
 
     async def client(seed: int) -> None:
         chance = random.Random(seed)

@@ -130,6 +130,34 @@ async def test_a_batch_of_none_or_more_than_100_operations_is_refused(container:
     assert refused.value.status_code == 400
 
 
+async def test_a_batch_over_two_megabytes_is_413_and_changes_nothing(container: ContainerProxy) -> None:
+    operations: list[Any] = [("create", (event(str(at), data="x" * 700_000),)) for at in range(3)]
+    with pytest.raises(CosmosHttpResponseError) as refused:
+        await container.execute_item_batch(operations, partition_key=PK)
+    assert refused.value.status_code == 413
+    results = await container.execute_item_batch(operations[:2], partition_key=PK)
+    assert [result["statusCode"] for result in results] == [201, 201]
+
+
+async def test_names_and_ids_may_be_anything_that_the_service_allows(server: CosmosServer) -> None:
+    async with CosmosClient(server.endpoint, server.key) as client:
+        database = await client.create_database("bröoks & co")
+        container = await database.create_container("évents 100%+", PartitionKey("/brookPartitionKey"))
+        for item_id in ("é ü", "a%20b", "x+y&z=1", "'quoted' \"twice\"", "日本語", "a|b:c;d,e@f!(g)[h]{i}"):
+            key = f"orders|{item_id}/\\?#"
+            await container.create_item({"id": item_id, "brookPartitionKey": key, "n": 1})
+            read = await container.read_item(item_id, key)
+            assert (read["id"], read["brookPartitionKey"]) == (item_id, key)
+            await container.patch_item(item_id, key, [{"op": "incr", "path": "/n", "value": 1}])
+            found = container.query_items(
+                "SELECT VALUE c.n FROM c WHERE c.id = @id",
+                parameters=[{"name": "@id", "value": item_id}],
+                partition_key=key,
+            )
+            assert [n async for n in found] == [2]
+            await container.delete_item(item_id, key)
+
+
 async def test_a_brook_is_read_in_order_and_in_pages(container: ContainerProxy) -> None:
     for start in (0, 100, 200):
         operations: list[Any] = [("create", (event(str(at), position=at),)) for at in range(start, start + 100)]

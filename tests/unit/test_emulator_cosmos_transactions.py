@@ -185,6 +185,15 @@ def test_a_batch_sees_its_own_changes_in_order() -> None:
     assert bench.read("a")["n"] == 9
 
 
+def test_what_a_batch_deletes_and_creates_anew_goes_to_the_end_of_a_scan() -> None:
+    bench = Bench()
+    bench.query("SELECT * FROM c")
+    bench.batch([op("create", doc("a")), op("create", doc("b")), op("delete", id="a"), op("create", doc("a"))])
+    bench.batch([op("create", doc("c")), op("create", doc("d")), op("replace", doc("c"), id="c")])
+    for _ in range(2):
+        assert bench.query("SELECT VALUE c.id FROM c", page_items=1) == ["b", "a", "c", "d"]
+
+
 def test_a_failed_batch_leaves_no_trace_not_even_a_log_sequence_number() -> None:
     bench = Bench()
     bench.create("kept", n=1)
