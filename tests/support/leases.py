@@ -138,7 +138,7 @@ class BlobBackend:
         yield
         await self._proxy.refuse(False)
 
-    def hold_answers(self, holding: bool = True) -> None:  # noqa: FBT001, FBT002 - it reads as `hold_answers()`
+    def hold_answers(self, holding: bool = True) -> None:  # noqa: FBT002 - it reads as `hold_answers()`
         self._proxy.holding = holding
 
     def holds_answer(self) -> bool:

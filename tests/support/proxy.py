@@ -23,7 +23,7 @@ class Proxy:
         self.refusing = False
         """While it is set, every connection is closed before anything is forwarded."""
 
-    async def refuse(self, refusing: bool = True) -> None:  # noqa: FBT001, FBT002 - it reads as `refuse()`
+    async def refuse(self, refusing: bool = True) -> None:  # noqa: FBT002 - it reads as `refuse()`
         """Cut all connections and refuse new ones, or serve again."""
         self.refusing = refusing
         for stream in list(self._open) if refusing else []:
