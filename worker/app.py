@@ -12,8 +12,10 @@ from schemas.guards import Guards
 from worker.clients import blob_service_client, cosmos_client, servicebus_client
 from worker.errors import StartError
 from worker.handlers.append import AppendHandler
+from worker.handlers.lookup import Lookup
 from worker.locking.blob import BlobLeaseManager
 from worker.protocol.model import Limits
+from worker.provisioning import provision
 from worker.sessions.base import BrokerError, BrokerRefusedError
 from worker.sessions.group import GroupProcessor
 from worker.sessions.intake import Intake
@@ -37,7 +39,7 @@ async def run_worker(settings: Settings) -> None:
     async with anyio.create_task_group() as tasks:
         await tasks.start(_watch_signals, tasks, stopping, settings.drain_grace_s)
         if settings.auto_provision:
-            await _provision(settings)
+            await provision(settings)
         async with open_server(settings) as server:
             log.info("worker.started", queue=settings.command_queue, sessions_max=settings.max_concurrent_sessions)
             try:
@@ -62,7 +64,12 @@ async def open_server(settings: Settings) -> AsyncIterator[SessionServer]:
     ):
         container = cosmos.get_database_client(settings.cosmos_database).get_container_client(settings.cosmos_container)
         retry = RetryOptions(attempts_max=settings.store_attempts_max, time_max_s=settings.store_time_max_s)
-        handler = AppendHandler(CosmosBrookStore(container, retry), _limits(settings), replans_max=settings.replans_max)
+        handler = AppendHandler(
+            CosmosBrookStore(container, retry),
+            _limits(settings),
+            replans_max=settings.replans_max,
+            lookup=Lookup(settings.command_lookup),
+        )
         guards = Guards(event_ids=settings.event_id_guard, events_max=settings.events_max)
         yield SessionServer(
             ServiceBusSessionSource(broker, settings.command_queue, accept_wait_s=settings.session_accept_wait_s),
@@ -127,9 +134,3 @@ def _reply_addresses(settings: Settings) -> frozenset[str]:
     """The entities that a sender may name as its reply address: ours and those allowed, in lower case."""
     named = (settings.reply_queue, settings.reply_topic, *settings.reply_entities_allowed)
     return frozenset(name.lower() for name in named if name is not None)
-
-
-async def _provision(settings: Settings) -> None:
-    from worker.provisioning import provision  # noqa: PLC0415 - heavy, and only behind a flag
-
-    await provision(settings)

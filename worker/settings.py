@@ -111,6 +111,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     recent_commands_max: Annotated[
         int, Meta(ge=1, le=10_000, description="Command ids kept in the head to answer redeliveries from.")
     ] = 128
+    command_lookup: Annotated[
+        Literal["always", "redelivered"],
+        Meta(description="Commands looked up by id once the head has forgotten them: all, or only redelivered ones."),
+    ] = "always"
     event_id_guard: Annotated[
         bool, Meta(description="Reject commands with an empty event id, or one that occurs twice in it.")
     ] = True

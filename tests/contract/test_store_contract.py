@@ -15,7 +15,7 @@ from emulator.faults import Answer, ApplyThenDrop, DropBefore, Faults, Rule
 from emulator.journal import MemoryJournal
 from schemas.keys import BrookKey
 from schemas.types import EMPTY, CommandId, Position
-from tests.support.commands import event, prepared
+from tests.support.brooks import event, prepared
 from worker.protocol.documents import Document, head_document
 from worker.protocol.model import ETag, Head, RecentCommand, RecentConflict, StoredHead
 from worker.protocol.pending import Pending, StoredBrook, StoredPending, pending_document

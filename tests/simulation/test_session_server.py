@@ -12,7 +12,7 @@ from schemas.guards import Guards
 from schemas.keys import BrookKey, session_id_for
 from schemas.replies import Appended, ConcurrencyConflict, Rejected, RejectionCode, Reply
 from schemas.types import CommandId
-from tests.support.commands import KEY, command
+from tests.support.brooks import KEY, command
 from tests.support.waiting import wait_until
 from worker.handlers.append import AppendHandler, GroupResult
 from worker.handlers.brook import BrookState

@@ -7,9 +7,10 @@ import pytest
 from schemas.keys import BrookKey
 from schemas.replies import RejectionCode
 from schemas.types import CommandId, Position
-from tests.support.commands import KEY, event, prepared
+from tests.support.brooks import KEY, event, prepared
 from worker.handlers.append import AppendHandler, BrookContendedError
 from worker.handlers.brook import BrookState
+from worker.handlers.lookup import Lookup
 from worker.protocol.model import Limits
 from worker.protocol.verdicts import Accepted, AlreadyAppended, Conflicted, Refused
 from worker.protocol.writes import Create, Operation
@@ -136,15 +137,30 @@ class MemoryView(MemoryBrookStore):
         self.__dict__ = store.__dict__
 
 
-async def test_a_redelivered_command_that_the_window_has_outlived_is_looked_up() -> None:
+@pytest.mark.parametrize(("lookup", "redelivered", "lookups"), [("always", False, 3), ("redelivered", True, 1)])
+async def test_a_command_that_the_window_has_outlived_is_looked_up(
+    lookup: str, redelivered: bool, lookups: int
+) -> None:
     store, brook = ScriptedStore(), BrookState(KEY)
-    small = handler(store, recent_commands_max=2)
+    small = AppendHandler(store, Limits(recent_commands_max=2), replans_max=5, lookup=Lookup(lookup))
     old = prepared(command_id="old", events=2)
     for one in (old, *(prepared() for _ in range(4))):
         await small.append(brook, [one])
-    result = await small.append(brook, [old], frozenset({old.command_id}))
+    result = await small.append(brook, [old], frozenset({old.command_id}) if redelivered else frozenset())
     assert result.verdicts == (AlreadyAppended(Position(0), Position(1)),)
-    assert store.lookups == 1
+    assert store.lookups == lookups
+
+
+@pytest.mark.parametrize("other", [{"events": 3}, {"events": 2}])
+async def test_an_id_that_is_found_with_another_content_is_rejected(other: dict[str, int]) -> None:
+    store, brook = ScriptedStore(), BrookState(KEY)
+    small = handler(store, recent_commands_max=2)
+    for one in (prepared(command_id="old", events=2), *(prepared() for _ in range(4))):
+        await small.append(brook, [one])
+    result = await small.append(brook, [prepared(command_id="old", **other)])
+    (verdict,) = result.verdicts
+    assert isinstance(verdict, Refused)
+    assert verdict.code == RejectionCode.COMMAND_ID_REUSED
 
 
 async def test_no_lookup_while_the_window_reaches_back_to_the_first_event() -> None:

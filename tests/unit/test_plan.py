@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from schemas.replies import RejectionCode
 from schemas.types import CommandId, Position
-from tests.support.commands import KEY, event, prepared
+from tests.support.brooks import KEY, event, prepared
 from worker.protocol.model import ETag, Head, Limits, RecentCommand, RecentConflict, StoredHead
 from worker.protocol.pending import StoredBrook, StoredPending, begin, chunks, commit, write_chunk
 from worker.protocol.plan import AppendBatch, LargeAppend, Plan, plan

@@ -43,9 +43,7 @@ class GroupResult(msgspec.Struct, frozen=True, kw_only=True):
 class AppendHandler:
     """Appends groups of commands. Holds no state between groups but what is in the given BrookState."""
 
-    def __init__(
-        self, store: BrookStore, limits: Limits, *, replans_max: int, lookup: Lookup = Lookup.REDELIVERED
-    ) -> None:
+    def __init__(self, store: BrookStore, limits: Limits, *, replans_max: int, lookup: Lookup = Lookup.ALWAYS) -> None:
         self._store = store
         self._limits = limits
         self._replans_max = replans_max

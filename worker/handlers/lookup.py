@@ -16,8 +16,9 @@ from worker.storage.base import BrookStore
 class Lookup(StrEnum):
     """Which commands are looked up among the events when the windows no longer cover them.
 
-    `REDELIVERED`: those that the broker delivers again, and all of a group whose write had an unknown outcome.
-    `ALWAYS`: every command; for producers that send a command again, under its id, long after. Costs a query a group.
+    `ALWAYS`: every command, so that one that its producer sends again long after takes no second effect. Costs a
+    query a group in brooks with more commands than a window holds. `REDELIVERED`: only those that the broker delivers
+    again, and all of a group whose write had an unknown outcome; for producers that never send a command again.
     """
 
     REDELIVERED = "redelivered"
