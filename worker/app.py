@@ -15,7 +15,7 @@ from worker.handlers.append import AppendHandler
 from worker.handlers.lookup import Lookup
 from worker.locking.blob import BlobLeaseManager
 from worker.protocol.model import Limits
-from worker.provisioning import provision
+from worker.provisioning import check_store, provision
 from worker.sessions.base import BrokerError, BrokerRefusedError
 from worker.sessions.group import GroupProcessor
 from worker.sessions.intake import Intake
@@ -62,6 +62,7 @@ async def open_server(settings: Settings) -> AsyncIterator[SessionServer]:
         servicebus_client(settings) as broker,
         _replies(settings) as replies,
     ):
+        await check_store(cosmos, settings)
         container = cosmos.get_database_client(settings.cosmos_database).get_container_client(settings.cosmos_container)
         retry = RetryOptions(attempts_max=settings.store_attempts_max, time_max_s=settings.store_time_max_s)
         handler = AppendHandler(
