@@ -1,16 +1,13 @@
 """The account: databases, containers and offers, and how all of it comes back from the journal."""
 
-from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
 
 from emulator.clock import Clock
 from emulator.cosmos.errors import bad_request, conflict, not_found, owner_not_found, precondition_failed
-from emulator.cosmos.items import Item
 from emulator.cosmos.resources import (
     RANGE_THROUGHPUT,
-    RANGES_MAX,
     THROUGHPUT_DEFAULT,
     Container,
     Database,
@@ -19,56 +16,24 @@ from emulator.cosmos.resources import (
     container_properties,
     rid,
 )
-from emulator.cosmos.transaction import ITEMS_SPACE, LSN_SPACE, StoredItem, StoredRange
-from emulator.cosmos.values import decode_stored
+from emulator.cosmos.rows import (
+    StoredContainer,
+    StoredDatabase,
+    container_removals,
+    container_row,
+    counter_row,
+    database_removal,
+    database_row,
+    load_account,
+    offer_removal,
+    offer_row,
+)
+from emulator.cosmos.throughput import Throughput
 from emulator.journal import Change, Journal
-
-DATABASES_SPACE: Final = "cosmos-databases"
-CONTAINERS_SPACE: Final = "cosmos-containers"
-OFFERS_SPACE: Final = "cosmos-offers"
-COUNTERS_SPACE: Final = "cosmos-counters"
 
 CONTAINERS_MAX: Final = 500
 DATABASES_MAX: Final = 500
 """https://learn.microsoft.com/azure/cosmos-db/concepts-limits: 500 databases and containers an account."""
-
-THROUGHPUT_MIN: Final = 400
-THROUGHPUT_MAX: Final = RANGE_THROUGHPUT * RANGES_MAX
-AUTOSCALE_MIN: Final = 1000
-
-
-class _StoredDatabase(msgspec.Struct, frozen=True):
-    number: int
-    properties: dict[str, Any]
-
-
-class _StoredContainer(msgspec.Struct, frozen=True):
-    number: int
-    database_number: int
-    ranges: int
-    properties: dict[str, Any]
-
-
-class Throughput(msgspec.Struct, frozen=True):
-    """What a create asks for: manual RU/s, or the most that autoscale may use."""
-
-    manual: int | None = None
-    autoscale_max: int | None = None
-
-    def checked(self) -> "Throughput":
-        """This.
-
-        Raises:
-            CosmosError: 400 for both at once, and for numbers outside of the limits.
-        """
-        if self.manual is not None and self.autoscale_max is not None:
-            raise bad_request("Manual throughput and autoscale cannot be set together.")
-        for value, least, step in ((self.manual, THROUGHPUT_MIN, 100), (self.autoscale_max, AUTOSCALE_MIN, 1000)):
-            if value is not None and (not least <= value <= THROUGHPUT_MAX or value % step):
-                raise bad_request(
-                    f"The throughput {value} is not valid: from {least} to {THROUGHPUT_MAX} RU/s in steps of {step}."
-                )
-        return self
 
 
 class Account:
@@ -77,11 +42,11 @@ class Account:
     def __init__(self, clock: Clock, journal: Journal) -> None:
         self._clock = clock
         self._journal = journal
-        self.databases: dict[str, Database] = {}
-        self.offers: dict[str, Offer] = {}
+        loaded = load_account(journal)
+        self.databases = loaded.databases
+        self.offers = loaded.offers
         """By the self link of what they belong to."""
-        self._number = 0
-        self._load()
+        self._number = loaded.number
 
     # --- databases ---
 
@@ -109,13 +74,13 @@ class Account:
             "_ts": int(self._clock.now_s()),
         }
         changes = [
-            self._counter_row(),
-            Change(DATABASES_SPACE, f"{number:08x}", _encode(_StoredDatabase(number, properties))),
+            counter_row(self._number),
+            database_row(StoredDatabase(number, properties)),
         ]
         offer = None
         if throughput.manual is not None or throughput.autoscale_max is not None:
             offer = self._new_offer(properties, throughput)
-            changes.append(_offer_row(offer))
+            changes.append(offer_row(offer))
         self._journal.commit(changes)
         database = self.databases[name] = Database(number, properties)
         if offer is not None:
@@ -139,10 +104,10 @@ class Account:
         """Delete a database with everything in it."""
         database = self.database(name)
         _check_etag(database.properties, if_match)
-        changes = [Change(DATABASES_SPACE, f"{database.number:08x}", None)]
+        changes = [database_removal(database)]
         links = [database.self_link]
         for container in database.containers.values():
-            changes += self._container_rows(container)
+            changes += container_removals(container)
             links.append(container.self_link)
         self._journal.commit([*changes, *self._offer_removals(links)])
         del self.databases[database.id]
@@ -181,12 +146,12 @@ class Account:
         most = throughput.manual or throughput.autoscale_max or THROUGHPUT_DEFAULT
         ranges = max(1, -(-most // RANGE_THROUGHPUT))
         container = Container(number=number, database_number=database.number, properties=properties, ranges=ranges)
-        stored = _StoredContainer(number, database.number, ranges, properties)
-        changes = [self._counter_row(), Change(CONTAINERS_SPACE, f"{number:08x}", _encode(stored))]
+        stored = StoredContainer(number, database.number, ranges, properties)
+        changes = [counter_row(self._number), container_row(stored)]
         offer = None
         if not shared or throughput.manual is not None or throughput.autoscale_max is not None:
             offer = self._new_offer(properties, throughput)
-            changes.append(_offer_row(offer))
+            changes.append(offer_row(offer))
         self._journal.commit(changes)
         database.containers[container.id] = container
         if offer is not None:
@@ -228,10 +193,8 @@ class Account:
         number = self._next_number()
         system = {member: value for member, value in old.items() if member.startswith("_")}
         properties |= system | {"_etag": self._etag(number), "_ts": int(self._clock.now_s())}
-        stored = _StoredContainer(container.number, container.database_number, len(container.ranges), properties)
-        self._journal.commit(
-            [self._counter_row(), Change(CONTAINERS_SPACE, f"{container.number:08x}", _encode(stored))]
-        )
+        stored = StoredContainer(container.number, container.database_number, len(container.ranges), properties)
+        self._journal.commit([counter_row(self._number), container_row(stored)])
         container.adopt(properties)
         return container
 
@@ -240,7 +203,7 @@ class Account:
         container = self.container(database_name, name)
         _check_etag(container.properties, if_match)
         removals = self._offer_removals([container.self_link])
-        self._journal.commit([*self._container_rows(container), *removals])
+        self._journal.commit([*container_removals(container), *removals])
         del self.database(database_name).containers[container.id]
         self.offers.pop(container.self_link, None)
 
@@ -276,7 +239,7 @@ class Account:
             etag=self._etag(number),
             ts=int(self._clock.now_s()),
         )
-        self._journal.commit([self._counter_row(), _offer_row(changed)])
+        self._journal.commit([counter_row(self._number), offer_row(changed)])
         self.offers[changed.resource_self] = changed
         return changed
 
@@ -289,10 +252,6 @@ class Account:
     def _etag(self, number: int) -> str:
         return f'"{number:08x}-0000-0000-0000-{int(self._clock.now_s()):012x}"'
 
-    def _counter_row(self) -> Change:
-        """So that numbers, and with them resource ids and ETags, are never used again after a restart."""
-        return Change(COUNTERS_SPACE, "number", msgspec.msgpack.encode(self._number))
-
     def _new_offer(self, properties: dict[str, Any], throughput: Throughput) -> Offer:
         autoscale_max = throughput.autoscale_max
         current = throughput.manual or (autoscale_max // 10 if autoscale_max else THROUGHPUT_DEFAULT)
@@ -304,80 +263,12 @@ class Account:
 
     def _offer_removals(self, links: list[str]) -> list[Change]:
         found = [self.offers[link] for link in links if link in self.offers]
-        return [Change(OFFERS_SPACE, f"{offer.number:08x}", None) for offer in found]
-
-    @staticmethod
-    def _container_rows(container: Container) -> list[Change]:
-        """The removal of every row of a container."""
-        rows = [Change(CONTAINERS_SPACE, f"{container.number:08x}", None)]
-        rows += [
-            Change(LSN_SPACE, f"{container.number}/{partition_range.index}", None)
-            for partition_range in container.ranges
-        ]
-        for partition in container.partitions.values():
-            rows += [
-                Change(ITEMS_SPACE, f"{container.number:08x}/{partition.range_index:02x}/{item.number:014x}", None)
-                for item in partition.items.values()
-            ]
-        return rows
-
-    def _load(self) -> None:
-        """Read everything back. Rows are in the order of their keys, so items come in the order of their making."""
-        for _, row in self._journal.load(COUNTERS_SPACE):
-            self._number = msgspec.msgpack.decode(row, type=int)
-        by_number: dict[int, Database] = {}
-        for _, row in self._journal.load(DATABASES_SPACE):
-            stored = msgspec.msgpack.decode(row, type=_StoredDatabase)
-            database = by_number[stored.number] = Database(stored.number, stored.properties)
-            self.databases[database.id] = database
-        containers: dict[int, Container] = {}
-        for _, row in self._journal.load(CONTAINERS_SPACE):
-            kept = msgspec.msgpack.decode(row, type=_StoredContainer)
-            container = containers[kept.number] = Container(
-                number=kept.number, database_number=kept.database_number, properties=kept.properties,
-                ranges=kept.ranges,
-            )  # fmt: skip
-            by_number[kept.database_number].containers[container.id] = container
-        for _, row in self._journal.load(OFFERS_SPACE):
-            offer = msgspec.msgpack.decode(row, type=Offer)
-            self.offers[offer.resource_self] = offer
-        for key, row in self._journal.load(LSN_SPACE):
-            container_number, _, index = key.partition("/")
-            progress = msgspec.msgpack.decode(row, type=StoredRange)
-            partition_range = containers[int(container_number)].ranges[int(index)]
-            partition_range.lsn, partition_range.next_number = progress.lsn, progress.next_number
-        for stored_item in self._stored_items():
-            _restore(containers[stored_item.container], stored_item)
-
-    def _stored_items(self) -> Iterator[StoredItem]:
-        decoder = msgspec.msgpack.Decoder(StoredItem)
-        for _, row in self._journal.load(ITEMS_SPACE):
-            yield decoder.decode(row)
-
-
-def _restore(container: Container, stored: StoredItem) -> None:
-    document = decode_stored(stored.body)
-    ttl = document.get("ttl")
-    item = Item(
-        id=document["id"], rid=document["_rid"], number=stored.number, etag=document["_etag"], lsn=stored.lsn,
-        ts=document["_ts"], ttl_s=ttl if type(ttl) is int and ttl >= -1 and ttl != 0 else None, body=stored.body,
-    )  # fmt: skip
-    partition = container.partition_or_new(container.definition.extract(document))
-    container.attach(partition)
-    partition.put(item, document, container.unique_values(document))
+        return [offer_removal(offer) for offer in found]
 
 
 def _whole(value: Any) -> int:
     """A throughput out of a body; 0, which no check lets pass, for anything but a whole number."""
     return int(value) if type(value) is int else 0
-
-
-def _encode(value: msgspec.Struct) -> bytes:
-    return msgspec.msgpack.encode(value)
-
-
-def _offer_row(offer: Offer) -> Change:
-    return Change(OFFERS_SPACE, f"{offer.number:08x}", _encode(offer))
 
 
 def _check_etag(properties: dict[str, Any], if_match: str | None) -> None:

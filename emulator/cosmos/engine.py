@@ -24,8 +24,9 @@ from emulator.cosmos.errors import (
     bad_request,
 )
 from emulator.cosmos.expiry import Expiry
-from emulator.cosmos.query import Page, QueryRunner, Scope
+from emulator.cosmos.query import QueryRunner
 from emulator.cosmos.resources import Container, Range
+from emulator.cosmos.selection import Page, Scope
 from emulator.cosmos.sql.evaluate import predicate
 from emulator.cosmos.sql.parser import parse
 from emulator.cosmos.sql.plan import needs_plan, plan

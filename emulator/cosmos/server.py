@@ -16,7 +16,9 @@ from emulator.cosmos.auth import WELL_KNOWN_KEY, KeyCheck
 from emulator.cosmos.connections import ConnectionServer, error_body
 from emulator.cosmos.engine import CosmosEngine
 from emulator.cosmos.errors import CosmosError, too_large
-from emulator.cosmos.handlers import Handlers, Reply, Request
+from emulator.cosmos.handlers import Handlers
+from emulator.cosmos.inputs import Request
+from emulator.cosmos.replies import Reply
 from emulator.cosmos.wire import ACTIVITY_ID, Target, facts_of, target_of
 from emulator.faults import Answer, ApplyLate, ApplyThenDrop, DropBefore, Effect, Faults, NoFault, Truncate
 from emulator.journal import Journal

@@ -11,7 +11,7 @@ import pytest
 
 from emulator.clock import ManualClock
 from emulator.cosmos import CosmosServer
-from emulator.cosmos.account import Throughput
+from emulator.cosmos.throughput import Throughput
 from emulator.faults import Faults
 from emulator.journal import MemoryJournal
 from tests.support.rawhttp import HEAD_END, Answer, exchange, read_answer, request, signed

@@ -6,11 +6,11 @@ from typing import Any
 import msgspec
 
 from emulator.clock import ManualClock
-from emulator.cosmos.account import Throughput
 from emulator.cosmos.batch import BatchResult
 from emulator.cosmos.continuation import START, from_token, to_token
 from emulator.cosmos.engine import CosmosEngine, Place, QuerySpec
 from emulator.cosmos.resources import Container
+from emulator.cosmos.throughput import Throughput
 from emulator.cosmos.transaction import Operation, Outcome
 from emulator.journal import Journal, MemoryJournal
 

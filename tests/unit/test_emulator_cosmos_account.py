@@ -7,10 +7,10 @@ import msgspec
 import pytest
 
 from emulator.cosmos import charges
-from emulator.cosmos.account import Throughput
 from emulator.cosmos.changefeed import FeedStart
 from emulator.cosmos.engine import CosmosEngine, Place
 from emulator.cosmos.errors import CosmosError
+from emulator.cosmos.throughput import Throughput
 from emulator.cosmos.transaction import Operation
 from emulator.journal import Change, MemoryJournal, SqliteJournal
 from tests.support.cosmos import BROOK, EVERYWHERE, Bench, encoded

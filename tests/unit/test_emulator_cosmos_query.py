@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.cosmos import query as query_module
+from emulator.cosmos import execution as execution_module
 from emulator.cosmos.changefeed import FeedStart
 from emulator.cosmos.continuation import START, Resume, from_token, to_token
 from emulator.cosmos.engine import Place, QuerySpec
@@ -76,7 +76,7 @@ def test_a_page_ends_at_four_megabytes() -> None:
 
 
 def test_a_long_scan_hands_out_what_it_has_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(query_module, "SCANNED_MAX", 30)
+    monkeypatch.setattr(execution_module, "SCANNED_MAX", 30)
     bench = filled(100)
     pages = bench.pages("SELECT VALUE c.id FROM c WHERE c.id IN ('95', '5') OR STARTSWITH(c.id, '8')")
     assert [row for page in pages for row in page] == ["5", "8", *[str(at) for at in range(80, 90)], "95"]
@@ -321,14 +321,14 @@ def test_sorted_results_are_kept_between_pages_and_dropped_by_a_write(monkeypatc
     for number in range(20):
         bench.create("x", pk=f"b{number}", n=number)
     sorts = 0
-    all_rows = query_module._Execution.all_rows
+    all_rows = execution_module.Execution.all_rows
 
     def counting(execution: Any) -> Any:
         nonlocal sorts
         sorts += 1
         return all_rows(execution)
 
-    monkeypatch.setattr(query_module._Execution, "all_rows", counting)
+    monkeypatch.setattr(execution_module.Execution, "all_rows", counting)
     text = "SELECT VALUE c.n FROM c ORDER BY c.n"
     assert bench.query(text, place=EVERYWHERE, page_items=3) == list(range(20))
     assert sorts == 1
