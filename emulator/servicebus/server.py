@@ -151,6 +151,9 @@ class ServiceBusServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._port = 0
+        self._is_working = False
+        self._is_called_soon = False
+        self.engine.context.changed = self._on_engine_changed
         clock.on_jump(self._on_jump)
 
     @property
@@ -231,15 +234,24 @@ class ServiceBusServer:
 
     def guarded(self, connection: Connection | None, action: Callable[[], object]) -> None:
         """Run something that a client caused: a bug costs that connection, never the server. Then write and re-arm."""
+        self._is_working = True
         try:
             action()
         except Exception:
             log.exception("servicebus.internal-error")
             if connection is not None:
                 connection.drop()
+        self._is_working = False
         self._settle()
 
+    def _on_engine_changed(self) -> None:
+        """A test or the admin interface changed something: write what that sent to clients, in the next turn."""
+        if not self._is_working and not self._is_called_soon and self._loop is not None:
+            self._is_called_soon = True
+            self._loop.call_soon(self._settle)
+
     def _settle(self) -> None:
+        self._is_called_soon = False
         while self.dirty:
             dirty, self.dirty = self.dirty, []
             for peer in dirty:

@@ -6,7 +6,7 @@ from functools import partial
 import msgspec
 
 from emulator.servicebus.engine import rows
-from emulator.servicebus.engine.errors import argument_error, message_not_found
+from emulator.servicebus.engine.errors import ServiceBusError, argument_error, message_not_found
 from emulator.servicebus.engine.message import MS, Message, State
 from emulator.servicebus.engine.work import Context, Work
 
@@ -165,6 +165,12 @@ class Intake:
         self.scheduled[message.sequence] = message
         due = self._due[message.sequence] = _Due(self, message.sequence)
         self.context.timers.set(due, message.scheduled_s or 0.0)
+
+    def dispose(self, error: ServiceBusError) -> None:
+        """The entity was deleted: no deadline of it may come any more, and whoever is attached is told why."""
+        del error
+        for due in self._due.values():
+            self.context.timers.cancel(due)
 
     def restore_duplicate(self, message_id: str, until_s: float) -> None:
         """Put a remembered message id into memory."""

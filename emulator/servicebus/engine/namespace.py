@@ -6,17 +6,16 @@ from typing import NamedTuple
 from emulator.clock import Clock
 from emulator.journal import Journal
 from emulator.servicebus.engine import rows
-from emulator.servicebus.engine.errors import ServiceBusError, argument_error, invalid_field, not_allowed, not_found
+from emulator.servicebus.engine.errors import ServiceBusError, argument_error, invalid_field, not_allowed
 from emulator.servicebus.engine.message import Message, State
-from emulator.servicebus.engine.queue import DEAD_LETTER_SUFFIX, Queue, Settings
+from emulator.servicebus.engine.queue import Queue
 from emulator.servicebus.engine.receivers import Receiver, Sink
+from emulator.servicebus.engine.registry import Registry
 from emulator.servicebus.engine.sessions import Acceptor, Session
-from emulator.servicebus.engine.topic import Subscription, Topic
+from emulator.servicebus.engine.topic import Topic
 from emulator.servicebus.engine.work import Context, Work
-from emulator.servicebus.entities import QueueConfig, ServiceBusConfig, SubscriptionConfig, TopicConfig
+from emulator.servicebus.entities import ServiceBusConfig
 from emulator.servicebus.limits import Limits
-
-SUBSCRIPTION_INFIX = "/Subscriptions/"
 
 
 class MessageView(NamedTuple):
@@ -53,109 +52,17 @@ class Namespace:
         self.config = config
         self.limits = limits or Limits()
         self.context = Context(clock=clock, journal=journal, limits=self.limits)
-        self._queues: dict[str, Queue] = {}
-        self._topics: dict[str, Topic] = {}
-        for queue in config.queues:
-            self._add_queue(queue)
-        for topic in config.topics:
-            self._add_topic(topic)
-        self._restore()
+        self.entities = Registry(config, self.context)
 
     # --- entities ---
 
     def queue(self, path: str) -> Queue:
-        """What messages are received from at `path`: a queue, a subscription, or the dead-letter queue of either."""
-        found = self._queues.get(path.casefold())
-        if found is not None:
-            return found
-        if path.casefold() in self._topics:
-            raise not_allowed(f"Messages are not received from the topic '{path}' but from its subscriptions.")
-        raise not_found(path)
+        """What messages are received from at `path`. Raises ServiceBusError."""
+        return self.entities.queue(path)
 
     def target(self, path: str) -> Queue | Topic:
-        """What messages are sent to at `path`."""
-        found = self._queues.get(path.casefold()) or self._topics.get(path.casefold())
-        if found is None:
-            raise not_found(path)
-        if isinstance(found, Queue) and SUBSCRIPTION_INFIX.casefold() in found.key:
-            raise not_allowed(f"Messages are not sent to the subscription '{path}' but to its topic.")
-        return found
-
-    def entity(self, path: str) -> Queue | Topic:
-        """Whatever exists at `path`."""
-        found = self._queues.get(path.casefold()) or self._topics.get(path.casefold())
-        if found is None:
-            raise not_found(path)
-        return found
-
-    def _add_queue(self, config: QueueConfig) -> None:
-        self._add(
-            config.name,
-            Settings(
-                requires_session=config.requires_session,
-                lock_duration_s=config.lock_duration_s,
-                max_delivery_count=config.max_delivery_count,
-                ttl_s=config.default_message_ttl_s,
-                dead_letters_expired=config.dead_lettering_on_message_expiration,
-                duplicate_window_s=(
-                    config.duplicate_detection_window_s if config.requires_duplicate_detection else None
-                ),
-            ),
-        )
-
-    def _add_topic(self, config: TopicConfig) -> None:
-        topic = self._topics[config.name.casefold()] = Topic(config, self.context)
-        for subscription in config.subscriptions:
-            self._add_subscription(topic, subscription)
-
-    def _add_subscription(self, topic: Topic, config: SubscriptionConfig) -> None:
-        queue = self._add(
-            f"{topic.path}{SUBSCRIPTION_INFIX}{config.name}",
-            Settings(
-                requires_session=config.requires_session,
-                lock_duration_s=config.lock_duration_s,
-                max_delivery_count=config.max_delivery_count,
-                ttl_s=config.default_message_ttl_s,
-                dead_letters_expired=config.dead_lettering_on_message_expiration,
-            ),
-        )
-        topic.subscriptions[config.name.casefold()] = Subscription(config, queue)
-
-    def _add(self, path: str, settings: Settings) -> Queue:
-        dead_settings = Settings(lock_duration_s=settings.lock_duration_s, max_delivery_count=None)
-        dead_letters = Queue(path + DEAD_LETTER_SUFFIX, dead_settings, self.context)
-        queue = Queue(path, settings, self.context, dead_letters=dead_letters)
-        self._queues[dead_letters.key] = dead_letters
-        self._queues[queue.key] = queue
-        return queue
-
-    def _restore(self) -> None:
-        """Take over what a former process acknowledged. Rows of entities that are gone are left alone."""
-        journal = self.context.journal
-        intakes: dict[str, Queue | Topic] = {**self._queues, **self._topics}
-        for path, reserved in rows.load_sequences(journal):
-            if path in intakes:
-                intakes[path].sequence.restore(reserved)
-        for path, message in rows.load_messages(journal, rows.SCHEDULED):
-            if path in intakes:
-                intakes[path].restore_scheduled(message)
-        for path, message_id, until_s in sorted(rows.load_duplicates(journal), key=lambda row: row[2]):
-            if path in intakes:
-                intakes[path].restore_duplicate(message_id, until_s)
-        self._restore_queues(journal)
-
-    def _restore_queues(self, journal: Journal) -> None:
-        for path, message in rows.load_messages(journal, rows.MESSAGES):
-            if path in self._queues:
-                self._queues[path].admit(message)
-        for path, sequence, lock in rows.load_locks(journal):
-            if path in self._queues:
-                self._queues[path].restore_lock(sequence, lock)
-        for path, session_id, state in rows.load_session_states(journal):
-            if path in self._queues:
-                self._queues[path].restore_session_state(session_id, state)
-        for queue in self._queues.values():
-            queue.pump()
+        """What messages are sent to at `path`. Raises ServiceBusError."""
+        return self.entities.target(path)
 
     # --- producers ---
 

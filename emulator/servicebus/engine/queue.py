@@ -92,6 +92,7 @@ class Queue(Intake):
         self._locked: dict[int, Lock] = {}
         self._locks: dict[bytes, Lock] = {}
         self._expiries: dict[int, _Expiry] = {}
+        self._receivers: set[Receiver] = set()
         self._takers: OrderedDict[Receiver, None] = OrderedDict()
 
     # --- messages in ---
@@ -161,7 +162,23 @@ class Queue(Intake):
                 "It is not possible for an entity that requires sessions to create a non-sessionful message"
                 f" receiver. Entity: '{self.path}'."
             )
+        self._receivers.add(receiver)
         receiver.sink.granted(receiver)
+
+    def dispose(self, error: ServiceBusError) -> None:
+        """The queue was deleted: cancel its deadlines, close its receivers and acceptors."""
+        super().dispose(error)
+        for lock in self._locks.values():
+            self.context.timers.cancel(lock)
+        for expiry in self._expiries.values():
+            self.context.timers.cancel(expiry)
+        if self.sessions is not None:
+            self.sessions.dispose(error)
+        for receiver in self._receivers:
+            receiver.is_open = False
+            receiver.sink.lost(error)
+        self._receivers.clear()
+        self._takers.clear()
 
     def receiver_changed(self, receiver: Receiver) -> None:
         """Credit or pause of a receiver changed: hand out what can be handed out."""
@@ -176,6 +193,7 @@ class Queue(Intake):
 
     def receiver_closed(self, receiver: Receiver) -> None:
         """A receiver is gone."""
+        self._receivers.discard(receiver)
         self._takers.pop(receiver, None)
         if receiver.session is not None and self.sessions is not None:
             self.sessions.released(receiver.session)

@@ -6,7 +6,9 @@ import msgspec
 
 from emulator.journal import Change, Journal
 from emulator.servicebus.engine.message import Message
+from emulator.servicebus.entities import QueueConfig, SubscriptionConfig, TopicConfig
 
+ENTITIES = "servicebus.entities"
 MESSAGES = "servicebus.messages"
 SCHEDULED = "servicebus.scheduled"
 LOCKS = "servicebus.locks"
@@ -111,6 +113,40 @@ def load_sequences(journal: Journal) -> Iterator[tuple[str, int]]:
         yield path, msgspec.msgpack.decode(value, type=int)
 
 
+class QueueRow(msgspec.Struct, frozen=True, tag="queue"):
+    """A queue that was made while running."""
+
+    config: QueueConfig
+
+
+class TopicRow(msgspec.Struct, frozen=True, tag="topic"):
+    """A topic that was made while running."""
+
+    config: TopicConfig
+
+
+class SubscriptionRow(msgspec.Struct, frozen=True, tag="subscription"):
+    """A subscription that was made while running."""
+
+    topic: str
+    config: SubscriptionConfig
+
+
+EntityRow = QueueRow | TopicRow | SubscriptionRow
+
+
+def put_entity(row: EntityRow) -> Change:
+    """Keep an entity."""
+    path = f"{row.topic}/Subscriptions/{row.config.name}" if isinstance(row, SubscriptionRow) else row.config.name
+    return Change(ENTITIES, path.casefold(), _ENCODER.encode(row))
+
+
+def load_entities(journal: Journal) -> Iterator[EntityRow]:
+    """All entities that were made while running."""
+    for _, value in journal.load(ENTITIES):
+        yield msgspec.msgpack.decode(value, type=EntityRow)
+
+
 def drop_entity(journal: Journal, path: str) -> list[Change]:
     """Every row of one entity (and not of those below it), to be deleted."""
     prefix = path + _SEPARATOR
@@ -120,4 +156,4 @@ def drop_entity(journal: Journal, path: str) -> list[Change]:
         for key, _ in journal.load(space)
         if key.startswith(prefix)
     ]
-    return [*gone, Change(SEQUENCES, path, None)]
+    return [*gone, Change(SEQUENCES, path, None), Change(ENTITIES, path, None)]

@@ -4,6 +4,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from emulator.servicebus.engine.errors import (
+    ServiceBusError,
     session_cannot_be_locked,
     session_lock_lost,
     timed_out,
@@ -182,6 +183,20 @@ class Sessions:
         if lost:
             holder.is_open = False
             holder.sink.lost(session_lock_lost(session.id))
+
+    def dispose(self, error: ServiceBusError) -> None:
+        """The queue was deleted."""
+        timers = self._queue.context.timers
+        for session in self._all.values():
+            timers.cancel(session)
+            if session.holder is not None:
+                session.holder.is_open = False
+                session.holder.sink.lost(error)
+        for acceptor in self._acceptors:
+            timers.cancel(acceptor)
+            acceptor.sink.refused(error)
+        self._acceptors.clear()
+        self._available.clear()
 
     def give_up(self, acceptor: Acceptor) -> None:
         """Refuse an acceptor whose time is over."""

@@ -1,12 +1,12 @@
 """A topic: it keeps nothing but scheduled messages, and gives each message to every subscription that wants it."""
 
-from emulator.servicebus.engine.filters import Predicate, compile_filter
+from emulator.servicebus.engine.filters import compile_filter
 from emulator.servicebus.engine.intake import Intake
 from emulator.servicebus.engine.message import Message
 from emulator.servicebus.engine.outcomes import DeadLetter
 from emulator.servicebus.engine.queue import Queue
 from emulator.servicebus.engine.work import Context, Work
-from emulator.servicebus.entities import RuleConfig, SubscriptionConfig, TopicConfig
+from emulator.servicebus.entities import SubscriptionConfig, TopicConfig
 
 _NO_SESSION = DeadLetter(
     "Session id is null.", "Session enabled entity doesn't allow a message whose session identifier is null."
@@ -19,25 +19,11 @@ class Subscription:
     def __init__(self, config: SubscriptionConfig, queue: Queue) -> None:
         self.config = config
         self.queue = queue
-        self._rules: dict[str, tuple[RuleConfig, Predicate]] = {}
-        for rule in config.rules:
-            self.add_rule(rule)
-
-    def add_rule(self, rule: RuleConfig) -> None:
-        """Add or replace a rule. Raises ValueError when its condition cannot be understood."""
-        self._rules[rule.name.casefold()] = rule, compile_filter(rule.filter)
-
-    def remove_rule(self, name: str) -> bool:
-        """Take a rule away; False where there is none of that name."""
-        return self._rules.pop(name.casefold(), None) is not None
-
-    def rules(self) -> list[RuleConfig]:
-        """All rules, oldest first."""
-        return [rule for rule, _ in self._rules.values()]
+        self._predicates = [compile_filter(rule.filter) for rule in config.rules]
 
     def takes(self, message: Message) -> bool:
         """Whether any rule takes the message."""
-        return any(predicate(message) for _, predicate in self._rules.values())
+        return any(predicate(message) for predicate in self._predicates)
 
 
 class Topic(Intake):
@@ -52,6 +38,12 @@ class Topic(Intake):
         )
         self.config = config
         self.subscriptions: dict[str, Subscription] = {}
+
+    def forget_subscription(self, key: str) -> None:
+        """Drop the subscription at a case-folded path, if it is one of this topic's."""
+        self.subscriptions = {
+            name: subscription for name, subscription in self.subscriptions.items() if subscription.queue.key != key
+        }
 
     def plan_arrival(self, work: Work, message: Message) -> None:
         """Give each subscription that takes the message its own."""

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from emulator.servicebus.engine.queue import Queue
 
 
+def _nobody() -> None:
+    """Nobody drives the engine but its caller."""
+
+
 class Context:
     """What every part of the engine shares."""
 
@@ -22,6 +26,8 @@ class Context:
         self.journal = journal
         self.limits = limits
         self.timers = Timers()
+        self.changed: Callable[[], None] = _nobody
+        """Called after every change, so that whoever drives the engine notices those that others cause."""
         self._token_prefix = os.urandom(8)
         self._tokens = 0
 
@@ -62,3 +68,4 @@ class Work:
             effect()
         for queue in self._touched:
             queue.pump()
+        self._context.changed()

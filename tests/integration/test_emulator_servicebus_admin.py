@@ -1,0 +1,205 @@
+"""The administration interface of the embedded Service Bus, by the real administration client and as JSON."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from azure.core.exceptions import (
+    ClientAuthenticationError,
+    HttpResponseError,
+    ResourceExistsError,
+    ResourceNotFoundError,
+)
+from azure.core.pipeline.transport import AioHttpTransport
+from azure.servicebus.aio.management import ServiceBusAdministrationClient
+from azure.servicebus.exceptions import MessagingEntityNotFoundError
+
+from emulator.config import QueueConfig, SubscriptionConfig, TopicConfig
+from emulator.journal import MemoryJournal
+from emulator.servicebus import ServiceBusServer, admin_app
+from tests.support.servicebus import body_of, client_of, message, next_session, receive, running, send
+from tests.support.servicebus_engine import Bench
+
+pytestmark = pytest.mark.anyio
+
+Q = QueueConfig(name="q", default_message_ttl_s=3600.0)
+TOPIC = TopicConfig(name="t", subscriptions=(SubscriptionConfig(name="s"),))
+
+
+class PlainHttp(AioHttpTransport):  # type: ignore[misc] # azure.core has no types here
+    """What a user of the administration client passes as `transport=`: it speaks http where the client says https."""
+
+    async def send(self, request: Any, **config: Any) -> Any:
+        request.url = request.url.replace("https://", "http://", 1)
+        return await super().send(request, **config)
+
+
+@asynccontextmanager
+async def serving(server: ServiceBusServer) -> AsyncIterator[str]:
+    runner = web.AppRunner(admin_app(server.engine, keys=server.keys, wall_s=server.wall_s))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        host, port = runner.addresses[0][:2]
+        yield f"{host}:{port}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def administering(
+    server: ServiceBusServer, key: str | None = None
+) -> AsyncIterator[ServiceBusAdministrationClient]:
+    async with serving(server) as address:
+        parts = dict(part.split("=", 1) for part in server.connection_string.strip(";").split(";"))
+        connection_string = (
+            f"Endpoint=sb://{address};SharedAccessKeyName={parts['SharedAccessKeyName']};"
+            f"SharedAccessKey={key or parts['SharedAccessKey']};UseDevelopmentEmulator=true;"
+        )
+        async with ServiceBusAdministrationClient.from_connection_string(
+            connection_string, transport=PlainHttp(), retry_total=0
+        ) as client:
+            yield client
+
+
+async def test_queue_is_created_used_counted_listed_and_deleted() -> None:
+    async with running(Q) as server, administering(server) as admin, client_of(server) as client:
+        made = await admin.create_queue(
+            "new",
+            requires_session=True,
+            lock_duration=timedelta(seconds=30),
+            max_delivery_count=7,
+            default_message_time_to_live=timedelta(hours=2),
+            dead_lettering_on_message_expiration=True,
+            requires_duplicate_detection=True,
+            duplicate_detection_history_time_window=timedelta(minutes=1),
+        )
+        assert (made.name, made.requires_session, made.max_delivery_count) == ("new", True, 7)
+        assert made.lock_duration == timedelta(seconds=30)
+        assert made.default_message_time_to_live == timedelta(hours=2)
+        assert made.dead_lettering_on_message_expiration
+        assert made.requires_duplicate_detection
+        await send(client, "new", message("a", "1"), message("b", "1"))
+        async with next_session(client, "new") as receiver:
+            (got,) = await receive(receiver, 1)
+            await receiver.dead_letter_message(got)
+        runtime = await admin.get_queue_runtime_properties("new")
+        assert (runtime.active_message_count, runtime.dead_letter_message_count) == (1, 1)
+        assert runtime.total_message_count == 1
+        assert [queue.name async for queue in admin.list_queues()] == ["q", "new"]
+        await admin.delete_queue("new")
+        with pytest.raises(MessagingEntityNotFoundError):
+            await send(client, "new", message("c", "1"))
+        with pytest.raises(ResourceNotFoundError):
+            await admin.get_queue("new")
+        with pytest.raises(ResourceNotFoundError):
+            await admin.delete_queue("new")
+
+
+async def test_topic_and_subscription_are_created_used_listed_and_deleted() -> None:
+    async with running(topics=[TOPIC]) as server, administering(server) as admin, client_of(server) as client:
+        await admin.create_topic("new")
+        await admin.create_subscription("new", "sub", max_delivery_count=3)
+        assert (await admin.get_subscription("new", "sub")).max_delivery_count == 3
+        assert [topic.name async for topic in admin.list_topics()] == ["t", "new"]
+        assert [each.name async for each in admin.list_subscriptions("new")] == ["sub"]
+        assert (await admin.get_topic_runtime_properties("new")).subscription_count == 1
+        await send(client, "new", message("a"))
+        assert (await admin.get_subscription_runtime_properties("new", "sub")).active_message_count == 1
+        async with client.get_subscription_receiver("new", "sub") as receiver:
+            assert body_of((await receive(receiver, 1))[0]) == "a"
+        await admin.delete_subscription("new", "sub")
+        with pytest.raises(ResourceNotFoundError):
+            await admin.get_subscription("new", "sub")
+        await admin.delete_topic("new")
+        with pytest.raises(ResourceNotFoundError):
+            await admin.get_topic("new")
+
+
+async def test_what_is_refused() -> None:
+    async with running(Q) as server, administering(server) as admin:
+        with pytest.raises(ResourceExistsError):
+            await admin.create_queue("Q")
+        with pytest.raises(HttpResponseError, match="lock duration"):
+            await admin.create_queue("long", lock_duration=timedelta(minutes=6))
+        with pytest.raises(HttpResponseError, match="not forwarded"):
+            await admin.create_queue("forwarding", forward_to="q")
+        with pytest.raises(HttpResponseError, match="not updated"):
+            await admin.update_queue(await admin.get_queue("q"))
+        assert (await admin.get_namespace_properties()).name == "sbemulatorns"
+
+
+async def test_wrong_key_is_refused() -> None:
+    async with running(Q) as server, administering(server, key="d3Jvbmc=") as admin:
+        with pytest.raises(ClientAuthenticationError):
+            await admin.get_queue("q")
+
+
+async def test_json_says_the_same() -> None:
+    async with running(Q, topics=[TOPIC]) as server:
+        runner = web.AppRunner(admin_app(server.engine))
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        json = {"Accept": "application/json"}
+        try:
+            async with aiohttp.ClientSession(f"http://{host}:{port}", headers=json) as http:
+                async with http.put("/made", json={"type": "queue", "requires_session": True}) as answer:
+                    assert answer.status == 201
+                    made = await answer.json()
+                assert made["requires_session"] is True
+                assert made["counts"] == {"active": 0, "deferred": 0, "scheduled": 0, "dead_lettered": 0, "locked": 0}
+                async with http.put("/wrong", json={"max_delivery_count": 0}) as answer:
+                    assert (answer.status, "out of range" in (await answer.json())["detail"]) == (400, True)
+                async with http.put("/xml", data=b"<!DOCTYPE x><x/>") as answer:
+                    assert answer.status == 400
+                async with http.get("/t/Subscriptions/s") as answer:
+                    assert (await answer.json())["rules"][0]["name"] == "$Default"
+                async with http.get("/nothing") as answer:
+                    assert answer.status == 404
+        finally:
+            await runner.cleanup()
+
+
+async def test_deleting_a_queue_closes_its_receivers() -> None:
+    async with running(QueueConfig(name="s", requires_session=True)) as server, client_of(server) as client:
+        await send(client, "s", message("a", "1"))
+        async with next_session(client, "s") as receiver:
+            await receive(receiver, 1)
+            server.engine.entities.delete("s")
+            with pytest.raises(MessagingEntityNotFoundError):
+                await receiver.receive_messages(1, max_wait_time=2)
+        assert server.engine.next_deadline_s() is None
+
+
+async def test_entities_made_while_running_outlive_a_restart() -> None:
+    class Keeping(MemoryJournal):
+        def __init__(self) -> None:
+            self.rows: dict[tuple[str, str], bytes] = {}
+
+        def load(self, space: str) -> list[tuple[str, bytes]]:
+            return sorted((key, value) for (each, key), value in self.rows.items() if each == space)
+
+        def commit(self, changes: Any) -> None:
+            for space, key, value in changes:
+                if value is None:
+                    self.rows.pop((space, key), None)
+                else:
+                    self.rows[space, key] = value
+
+    bench = Bench(Q, topics=(TOPIC,), journal=Keeping())
+    bench.engine.entities.create_queue(QueueConfig(name="made", max_delivery_count=4))
+    bench.engine.entities.create_topic(TopicConfig(name="topic"))
+    bench.engine.entities.create_subscription("topic", SubscriptionConfig(name="sub"))
+    bench.engine.entities.create_queue(QueueConfig(name="gone"))
+    bench.engine.entities.delete("gone")
+    bench.restart()
+    assert bench.engine.entities.queues["made"].max_delivery_count == 4
+    assert bench.engine.queue("topic/Subscriptions/sub").path == "topic/Subscriptions/sub"
+    assert "gone" not in bench.engine.entities.queues
