@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Final, assert_never
 
 import structlog
@@ -119,21 +120,14 @@ class BlobServer:
         """One request: name and count it, carry out the fault that is due, else answer."""
         if request.transport is None:
             return web.Response()
-        request_id = str(uuid.uuid4())
-        raw_path, _, raw_query = request.raw_path.partition("?")
-        try:
-            call = self._call(request, raw_path, raw_query)
-            named = route(call)
-        except BlobError as error:
-            named = Route(UNSUPPORTED, error)
-            call = Call(request.method, Target(), (), {}, endpoint=self.endpoint)
-        injection = self._faults.decide("blob", named.name, facts_of(call))
+        job = self._job(request)
+        call, operation = job.call, job.named.name
+        injection = self._faults.decide("blob", operation, facts_of(call))
         if isinstance(injection.effect, DropBefore):
             await asyncio.sleep(injection.delay_s)
             return drop(request)
-        job = _Job(call, named, request_id, raw_path, raw_query)
         try:
-            job.received = await self._reception.receive(request, named.name)
+            job.received = await self._reception.receive(request, operation)
         except BlobError as error:
             response = await send(request, self._finish(job, self._refuse(job, error)))
             response.force_close()  # the rest of the content is still on its way and nobody reads it
@@ -172,16 +166,24 @@ class BlobServer:
         self._late.add(task)
         task.add_done_callback(self._late.discard)
 
-    def _call(self, request: web.BaseRequest, raw_path: str, raw_query: str) -> Call:
+    def _job(self, request: web.BaseRequest) -> "_Job":
+        """Read the head of a request. Never raises: what cannot be read becomes a refusal."""
+        raw_path, _, raw_query = request.raw_path.partition("?")
         query = parse_query(raw_query)
-        is_container = any(name.lower() == "restype" for name, _ in query)
         headers: dict[str, str] = {}
         for name, value in request.headers.items():
             lower = name.lower()
             headers[lower] = f"{headers[lower]},{value}" if lower in headers else value
         metadata = [(name, value) for name, value in request.headers.items() if name.lower().startswith("x-ms-meta-")]
-        target = parse_target(self.account_name, raw_path, is_container=is_container)
-        return Call(request.method, target, query, headers, metadata=metadata, endpoint=self.endpoint)
+        is_container = any(name.lower() == "restype" for name, _ in query)
+        target, unreadable = Target(), None
+        try:
+            target = parse_target(self.account_name, raw_path, is_container=is_container)
+        except BlobError as error:
+            unreadable = error
+        call = Call(request.method, target, query, headers, metadata=metadata, endpoint=self.endpoint)
+        named = Route(UNSUPPORTED) if unreadable else route(call)
+        return _Job(call, named, raw_path, query, unreadable)
 
     async def _answer(self, job: "_Job") -> Reply:
         """Apply the request to the engine; never raises but for cancellation."""
@@ -196,10 +198,10 @@ class BlobServer:
 
     async def _apply(self, job: "_Job") -> Reply:
         call = job.call
-        if job.named.refusal is not None and not call.headers:
-            raise job.named.refusal  # the path could not be read: there is nothing to authorize
+        if job.unreadable is not None:
+            raise job.unreadable  # it is not known whose key the request would have to be signed with
         # The date that a client signed is by its own clock, which no jump of this service's clock has moved.
-        self._shared_key.check(call.method, job.raw_path, parse_query(job.raw_query), call.headers, now_s=time.time())
+        self._shared_key.check(call.method, job.raw_path, job.query, call.headers, now_s=time.time())
         call.check_covered()
         if job.named.refusal is not None:
             raise job.named.refusal
@@ -237,12 +239,20 @@ class BlobServer:
 class _Job:
     """A request on its way through the server."""
 
-    def __init__(self, call: Call, named: Route, request_id: str, raw_path: str, raw_query: str) -> None:
+    def __init__(
+        self,
+        call: Call,
+        named: Route,
+        raw_path: str,
+        query: Sequence[tuple[str, str]],
+        unreadable: BlobError | None,
+    ) -> None:
         self.call = call
         self.named = named
-        self.request_id = request_id
         self.raw_path = raw_path
-        self.raw_query = raw_query
+        self.query = query
+        self.unreadable = unreadable
+        self.request_id = str(uuid.uuid4())
         self.received = Received()
 
 

@@ -12,6 +12,20 @@ from emulator.journal import MemoryJournal
 
 pytestmark = pytest.mark.anyio
 
+
+@pytest.fixture(
+    scope="module",
+    params=[("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})],
+    ids=["asyncio", "uvloop"],
+)
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    """On both event loops: how a connection ends differs between them."""
+    backend: tuple[str, dict[str, bool]] = request.param
+    if backend[1]["use_uvloop"]:
+        pytest.importorskip("uvloop")
+    return backend
+
+
 WAIT_S = 10
 HEAD = b"GET /devstoreaccount1/box/b HTTP/1.1\r\nHost: x\r\n"
 

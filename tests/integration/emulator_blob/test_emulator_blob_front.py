@@ -23,6 +23,20 @@ from emulator.journal import MemoryJournal
 
 pytestmark = pytest.mark.anyio
 
+
+@pytest.fixture(
+    scope="module",
+    params=[("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})],
+    ids=["asyncio", "uvloop"],
+)
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    """On both event loops: how a connection ends differs between them."""
+    backend: tuple[str, dict[str, bool]] = request.param
+    if backend[1]["use_uvloop"]:
+        pytest.importorskip("uvloop")
+    return backend
+
+
 A = "11111111-1111-1111-1111-111111111111"
 
 
