@@ -79,7 +79,7 @@ class ManagementServer:
         return web.Response(status=status, text=text, content_type="application/xml")
 
 
-class _WithoutTls(AioHttpTransport):
+class _WithoutTls(AioHttpTransport):  # type: ignore[misc]  # imported lazily by azure-core, so untyped
     """The client speaks https only; the server of the test has no certificate."""
 
     async def send(self, request: Any, **config: Any) -> Any:
