@@ -33,7 +33,7 @@ DEVELOPMENT_KEY: Final = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVE
 """The account and key that Azurite and the storage SDKs know as the development storage. Not a secret:
 https://learn.microsoft.com/azure/storage/common/storage-use-azurite#well-known-storage-account-and-key."""
 
-STOP_S: Final = 5.0
+STOP_S: Final = 2.0
 LATE_REQUESTS_MAX: Final = 1000
 _ANSWER_CODES = {403: "AuthenticationFailed", 500: "InternalError", 503: "ServerBusy"}
 

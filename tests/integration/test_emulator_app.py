@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import sys
@@ -10,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
+import msgspec
 import pytest
 from azure.core.exceptions import HttpResponseError
 from azure.cosmos import PartitionKey
@@ -280,6 +282,23 @@ async def test_process_serves_and_ends_on_sigterm(tmp_path: Path) -> None:
         await use_all(process.ready, session_id="s1")
         assert await process.terminate() == 0
     assert "Traceback" not in process.stderr_text
+
+
+@pytest.mark.slow
+async def test_process_ends_in_time_with_clients_that_do_nothing(tmp_path: Path) -> None:
+    """Silent connections on every port, and an upload that stopped halfway, hold the end up for seconds, no more."""
+    async with start_emulator_process(data_dir=tmp_path) as process:
+        ready = process.ready
+        ports = [int(port) for port in re.findall(r"127\.0\.0\.1:(\d+)", " ".join(msgspec.structs.astuple(ready)))]
+        assert len(ports) == 4
+        writers = [(await asyncio.open_connection("127.0.0.1", port))[1] for port in ports]
+        writers += [(await asyncio.open_connection("127.0.0.1", port))[1] for port in ports]
+        for writer in writers[4:]:
+            writer.write(b"PUT /devstoreaccount1/box/b HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf")
+        async with asyncio.timeout(15):
+            assert await process.terminate() == 0
+        for writer in writers:
+            writer.close()
 
 
 async def test_process_announces_one_json_line_and_writes_the_ready_file(tmp_path: Path) -> None:

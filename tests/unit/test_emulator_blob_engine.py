@@ -325,6 +325,15 @@ def test_upload_that_never_became_a_blob_is_dropped_at_the_next_start(tmp_path: 
     assert read(after) == b"kept"
 
 
+def test_etag_is_new_after_a_restart_with_the_clock_behind(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path / "blob.sqlite")
+    engine = engine_of(journal)
+    engine.containers._store._clock.jump_s(3600)
+    before = put(engine, b"a").ticks
+    journal.close()
+    assert put(reopened(tmp_path / "blob.sqlite"), b"a").ticks > before
+
+
 class FailingJournal(MemoryJournal):
     """Takes chunks, and refuses the next record once it is told to."""
 
