@@ -113,18 +113,14 @@ class Emulator:
         await self._stack.aclose()
 
     async def _start(self) -> None:
-        clock, faults = self.clock, self.faults
-        self.servicebus = ServiceBusServer(
-            config=self.config,
-            clock=clock,
-            journal=self._journal("servicebus"),
-            faults=faults,
-            key_name=SERVICEBUS_KEY_NAME,
-            key=SERVICEBUS_KEY,
-        )
-        self.cosmos = CosmosServer(account_key=COSMOS_KEY, clock=clock, journal=self._journal("cosmos"), faults=faults)
-        self.blob = BlobServer(account_key=DEVELOPMENT_KEY, clock=clock, journal=self._journal("blob"), faults=faults)
-        control = ControlServer(faults=faults, clock=clock, servicebus=self.servicebus, blob=self.blob)
+        try:
+            self._load()
+        except msgspec.MsgspecError as error:
+            raise EmulatorError(
+                f"cannot read what is in the data folder {self._data_dir}: {error}; another version of the emulator"
+                " wrote it: choose another --data folder"
+            ) from error
+        control = ControlServer(faults=self.faults, clock=self.clock, servicebus=self.servicebus, blob=self.blob)
         await self._listen("servicebus", self.servicebus)
         await self._listen("cosmos", self.cosmos)
         await self._listen("blob", self.blob)
@@ -136,6 +132,20 @@ class Emulator:
             blob_connection_string=self.blob.connection_string,
             control_endpoint=f"http://127.0.0.1:{control_port}",
         )
+
+    def _load(self) -> None:
+        """Make the servers: each reads its journal."""
+        clock, faults = self.clock, self.faults
+        self.servicebus = ServiceBusServer(
+            config=self.config,
+            clock=clock,
+            journal=self._journal("servicebus"),
+            faults=faults,
+            key_name=SERVICEBUS_KEY_NAME,
+            key=SERVICEBUS_KEY,
+        )
+        self.cosmos = CosmosServer(account_key=COSMOS_KEY, clock=clock, journal=self._journal("cosmos"), faults=faults)
+        self.blob = BlobServer(account_key=DEVELOPMENT_KEY, clock=clock, journal=self._journal("blob"), faults=faults)
 
     def _journal(self, service: str) -> Journal:
         if self._data_dir is None:

@@ -13,6 +13,7 @@ from aiohttp import web
 from emulator.blob import BlobServer
 from emulator.blob.errors import BlobError
 from emulator.blob.lease import Break
+from emulator.blob.operations import OPERATIONS
 from emulator.blob.store import BlobKey
 from emulator.clock import Clock
 from emulator.faults import Faults, Rule
@@ -131,6 +132,8 @@ class ControlServer:
         rule = await _read(request, Rule)
         if rule.service not in _SERVICES:
             raise _RefusedError(400, f"service is {rule.service!r}; use one of {', '.join(_SERVICES)}")
+        if rule.service == "blob" and rule.operation not in ("*", *OPERATIONS):
+            raise _RefusedError(400, f"blob has no operation {rule.operation!r}; use one of {', '.join(OPERATIONS)}")
         return _json({"id": self._faults.add(rule)}, status=201)
 
     async def _clear_rules(self, request: web.Request) -> web.Response:

@@ -77,6 +77,12 @@ class SqliteJournal:
                 f"cannot open {path}: {error}; another emulator is using this data folder: stop it or choose"
                 " another --data folder"
             ) from error
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            raise RuntimeError(
+                f"cannot read {path}: {error}; it is damaged, or was not written by the emulator: choose another"
+                " --data folder"
+            ) from error
 
     def load(self, space: str) -> Iterable[tuple[str, bytes]]:
         """All rows of a space as (key, value), ordered by key."""

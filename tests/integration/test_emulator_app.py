@@ -26,6 +26,7 @@ from emulator.clock import ManualClock
 from emulator.config import ConfigError, QueueConfig, ServiceBusConfig
 from emulator.faults import Answer, DropBefore, Rule
 from emulator.handle import ControlError, EmulatorHandle, start_emulator_process
+from emulator.journal import Change, SqliteJournal
 
 pytestmark = pytest.mark.anyio
 
@@ -139,6 +140,20 @@ async def test_data_folder_is_for_one_emulator_at_a_time(tmp_path: Path) -> None
             await Emulator(config=CONFIG, data_dir=tmp_path).__aenter__()
 
 
+async def test_data_folder_that_cannot_be_read_is_one_clear_error(tmp_path: Path) -> None:
+    garbage = tmp_path / "garbage"
+    garbage.mkdir()
+    (garbage / "blob.sqlite").write_bytes(b"garbage " * 1000)
+    with pytest.raises(EmulatorError, match=r"blob.sqlite: .*damaged.*choose another --data folder"):
+        await Emulator(config=CONFIG, data_dir=garbage).__aenter__()
+    foreign = tmp_path / "foreign"
+    journal = SqliteJournal(foreign / "blob.sqlite")
+    journal.commit([Change("containers", "box", b'{"of": "another version"}')])
+    journal.close()
+    with pytest.raises(EmulatorError, match="another version of the emulator"):
+        await Emulator(config=CONFIG, data_dir=foreign).__aenter__()
+
+
 async def test_state_is_there_again_on_the_same_data_folder(tmp_path: Path) -> None:
     async with Emulator(config=CONFIG, data_dir=tmp_path) as azure:
         async with bus_of(azure) as bus, bus.get_queue_sender("commands") as sender:
@@ -243,6 +258,7 @@ async def test_entities_tell_their_counts(azure: Emulator, control: EmulatorHand
     [
         ("POST", "/faults", b'{"sevice": "blob"}', 400, "unknown field `sevice`; the fields are service,"),
         ("POST", "/faults", b'{"service": "queue"}', 400, "use one of servicebus, cosmos, blob"),
+        ("POST", "/faults", b'{"service": "blob", "operation": "aquire-lease"}', 400, "acquire-lease"),
         ("POST", "/faults", b'{"probability": 2}', 400, "probability must lie between 0 and 1"),
         ("POST", "/faults", b'{"effect": {"type": "explode"}}', 400, "explode"),
         ("POST", "/faults", b"not json", 400, "the body is not JSON"),
