@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 
@@ -44,30 +45,36 @@ class Received:
 
 
 class Reception:
-    """Receives the content of requests; all that are under way share `RECEIVING_BYTES_MAX`."""
+    """Receives the content of requests; all that is held at one time shares `RECEIVING_BYTES_MAX`."""
 
     def __init__(self, read_idle_s: float = READ_IDLE_S) -> None:
         self._read_idle_s = read_idle_s
-        self._receiving_bytes = 0
+        self.held_bytes = 0
+        """Announced content of the requests that are being received or answered."""
 
-    async def receive(self, request: web.BaseRequest, operation: str) -> Received:
-        """The whole content, or the refusal of it. What is refused here was not read: close the connection."""
+    @asynccontextmanager
+    async def hold(self, request: web.BaseRequest, operation: str) -> AsyncIterator[None]:
+        """Make room for a request's content, for as long as the context lasts, or refuse it unread."""
         size_bytes = _announced_bytes(request)
         limit = _LIMITS.get(operation, OTHER_BYTES_MAX)
         if size_bytes > limit:
             raise BlobError("RequestBodyTooLarge", details={"MaxLimit": str(limit)})
-        if self._receiving_bytes + size_bytes > RECEIVING_BYTES_MAX:
+        if self.held_bytes + size_bytes > RECEIVING_BYTES_MAX:
             raise BlobError("ServerBusy")
-        self._receiving_bytes += size_bytes
+        self.held_bytes += size_bytes
         try:
-            if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
-                request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            received = Received()
-            async for piece in _pieces(request, self._read_idle_s):
-                received.add(piece)
-            return received
+            yield
         finally:
-            self._receiving_bytes -= size_bytes
+            self.held_bytes -= size_bytes
+
+    async def receive(self, request: web.BaseRequest) -> Received:
+        """The whole content of a request that room was made for."""
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        received = Received()
+        async for piece in _pieces(request, self._read_idle_s):
+            received.add(piece)
+        return received
 
 
 def _announced_bytes(request: web.BaseRequest) -> int:

@@ -11,9 +11,11 @@ from emulator.blob.reply import Reply
 WRITE_IDLE_S: Final = 30.0
 
 
-async def send(request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
-    """Send the whole answer; a client that takes nothing for WRITE_IDLE_S is cut off."""
+async def send(request: web.BaseRequest, reply: Reply, *, close: bool = False) -> web.StreamResponse:
+    """Send the whole answer; a client that takes nothing for WRITE_IDLE_S is cut off. `close`: it is the last one."""
     response = web.StreamResponse(status=reply.status, headers=reply.headers)
+    if close:
+        response.force_close()
     if "Content-Length" not in reply.headers:
         response.content_length = sum(map(len, reply.content))
     try:

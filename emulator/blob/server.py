@@ -5,6 +5,7 @@ import math
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import Final, assert_never
 
 import structlog
@@ -126,41 +127,44 @@ class BlobServer:
         if isinstance(injection.effect, DropBefore):
             await asyncio.sleep(injection.delay_s)
             return drop(request)
-        try:
-            job.received = await self._reception.receive(request, operation)
-        except BlobError as error:
-            response = await send(request, self._finish(job, self._refuse(job, error)))
-            response.force_close()  # the rest of the content is still on its way and nobody reads it
-            return response
-        except (ConnectionError, web.RequestPayloadError):
-            return drop(request)  # the client went away, or what it sent was not what it announced
-        await asyncio.sleep(injection.delay_s)
-        return await self._carry_out(request, job, injection.effect)
+        async with AsyncExitStack() as held:
+            try:
+                await held.enter_async_context(self._reception.hold(request, operation))
+                job.received = await self._reception.receive(request)
+            except BlobError as error:
+                # The rest of the content is still on its way and nobody reads it: close.
+                return await send(request, self._finish(job, self._refuse(job, error)), close=True)
+            except (ConnectionError, web.RequestPayloadError):
+                return drop(request)  # the client went away, or what it sent was not what it announced
+            await asyncio.sleep(injection.delay_s)
+            if isinstance(injection.effect, ApplyLate):
+                self._apply_late(job, injection.effect.delay_s, held.pop_all())
+                return drop(request)
+            return await self._carry_out(request, job, injection.effect)
 
     async def _carry_out(self, request: web.BaseRequest, job: "_Job", effect: Effect) -> web.StreamResponse:
         match effect:
-            case NoFault() | DropBefore():  # a drop before was carried out already
+            case NoFault() | DropBefore() | ApplyLate():  # these two were carried out already
                 return await send(request, await self._answer(job))
             case Answer():
                 return await send(request, self._finish(job, self._refuse(job, _injected(effect))))
             case ApplyThenDrop():
                 await self._answer(job)
                 return drop(request)
-            case ApplyLate(delay_s):
-                self._apply_late(job, delay_s)
-                return drop(request)
             case Truncate():
                 return await send_half(request, await self._answer(job))
         assert_never(effect)
 
-    def _apply_late(self, job: "_Job", delay_s: float) -> None:
-        if len(self._late) >= LATE_REQUESTS_MAX:
-            log.warning("blob.late-request-forgotten", operation=job.named.name, limit=LATE_REQUESTS_MAX)
-            return
+    def _apply_late(self, job: "_Job", delay_s: float, held: AsyncExitStack) -> None:
+        """Answer later, to nobody; the request's content is held until then."""
 
         async def late() -> None:
-            await asyncio.sleep(delay_s)
-            await self._answer(job)
+            async with held:
+                if len(self._late) > LATE_REQUESTS_MAX:
+                    log.warning("blob.late-request-forgotten", operation=job.named.name, limit=LATE_REQUESTS_MAX)
+                    return
+                await asyncio.sleep(delay_s)
+                await self._answer(job)
 
         task = asyncio.create_task(late())
         self._late.add(task)

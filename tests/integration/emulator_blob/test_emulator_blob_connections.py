@@ -112,7 +112,7 @@ async def test_body_that_stops_halfway_ends_with_its_connection(server: BlobServ
     await writer.drain()
     writer.close()
     async with asyncio.timeout(WAIT_S):
-        while server._reception._receiving_bytes:  # noqa: ASYNC110 - nothing signals it; the timeout bounds it
+        while server._reception.held_bytes:  # noqa: ASYNC110 - nothing signals it; the timeout bounds it
             await asyncio.sleep(0.01)
     assert await said(server, HEAD + b"\r\n") != b""
 

@@ -302,6 +302,7 @@ async def test_body_that_is_announced_too_large_is_413_unread(raw: Raw) -> None:
     writer.close()
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"x-ms-error-code: RequestBodyTooLarge" in answer
+    assert b"Connection: close" in answer
 
 
 async def test_write_without_a_length_is_411(raw: Raw) -> None:
@@ -396,6 +397,18 @@ async def test_stop_forgets_late_requests() -> None:
     assert len(server._late) == 1
     await server.stop()
     assert server._late == set()
+
+
+async def test_content_of_a_late_request_counts_until_it_is_applied(raw: Raw) -> None:
+    inject(raw, Rule(operation="put-blob", effect=ApplyLate(delay_s=0.3), times=1))
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await raw.send("PUT", "/box/b", {"x-ms-blob-type": "BlockBlob"}, b"late")
+    assert raw.server._reception.held_bytes == 4
+    deadline_s = time.monotonic() + 5
+    while raw.server._reception.held_bytes:
+        assert time.monotonic() < deadline_s, "the content of the late request is still held"
+        await asyncio.sleep(0.02)
+    assert (await raw.send("GET", "/box/b")).content == b"late"
 
 
 @pytest.mark.parametrize(("operation", "method"), [("get-blob", "GET"), ("get-blob-properties", "HEAD")])

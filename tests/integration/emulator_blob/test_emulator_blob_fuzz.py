@@ -262,7 +262,7 @@ async def test_spoilt_bytes_on_the_socket_end_that_connection_only() -> None:
     # The requests were not all refused at the door, and some got no answer.
     assert min(statuses[each] for each in (b"", b"200", b"201", b"400", b"403")) > 20, statuses
     async with asyncio.timeout(10):
-        while server._reception._receiving_bytes or len(asyncio.all_tasks()) > tasks:  # noqa: ASYNC110
+        while server._reception.held_bytes or len(asyncio.all_tasks()) > tasks:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert server.engine.content_bytes <= 100
     assert (await said(port, signed(*VALID[4]))).startswith(b"HTTP/1.1 200 ")
