@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emulator.blob import BlobEngine
+from emulator.blob import BlobEngine, blocks
 from emulator.blob.blocks import BlockChoice
 from emulator.blob.conditions import Conditions, Version, check_read, check_write
 from emulator.blob.containers import Access
@@ -161,6 +161,19 @@ def test_bad_block_id_is_400(block: str) -> None:
     with pytest.raises(BlobError) as raised:
         engine.blocks.stage(KEY, block, upload(engine, b"a"))
     assert raised.value.status == 400
+
+
+def test_blocks_are_limited_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = engine_of()
+    monkeypatch.setattr(blocks, "STAGED_BLOCKS_MAX", 2)
+    for number in (0, 1, 1):
+        engine.blocks.stage(KEY, block_id(number), upload(engine, b"a"))
+    with pytest.raises(BlobError, match="409 BlockCountExceedsLimit"):
+        engine.blocks.stage(KEY, block_id(2), upload(engine, b"a"))
+    most = [BlockChoice("Latest", block_id(0))] * blocks.COMMITTED_BLOCKS_MAX
+    with pytest.raises(BlobError, match="400 BlockListTooLong"):
+        engine.blocks.commit(KEY, [*most, most[0]], headers=ContentHeaders(), metadata={})
+    assert engine.blocks.commit(KEY, most, headers=ContentHeaders(), metadata={}).size_bytes == 50_000
 
 
 @pytest.mark.parametrize(
