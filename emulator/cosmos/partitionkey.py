@@ -97,7 +97,7 @@ def to_component(value: Any) -> Component:
     if kind is bool:
         return ("bool", bool(value))
     if kind is int or kind is float:
-        return float(value)
+        return float(value) + 0.0  # one key for 0 and -0, which are equal
     if value is None:
         return None
     if value is UNDEFINED or value == {}:

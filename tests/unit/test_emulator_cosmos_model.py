@@ -77,7 +77,7 @@ def state(bench: Bench) -> dict[str, Any]:
     return {row["id"]: row for row in bench.query("SELECT * FROM c", place=EVERYWHERE)}
 
 
-@settings(max_examples=200)
+@settings(deadline=None, max_examples=200)
 @given(BATCHES)
 def test_batches_do_what_a_copied_dict_would_do(batches: list[list[tuple[str, str, str | None, int]]]) -> None:
     bench, model = Bench(), Model()

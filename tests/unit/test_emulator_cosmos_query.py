@@ -250,7 +250,7 @@ FILTERS = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=300)
 @given(
     FILTERS,
     st.integers(0, 4),
@@ -386,7 +386,7 @@ def test_the_change_feed_can_be_read_for_one_key_and_since_a_time() -> None:
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=30)
+@settings(deadline=None, max_examples=30)
 def test_the_change_feed_kept_up_to_date_is_the_one_built_anew(seed: int) -> None:
     chance = random.Random(seed)
     bench = Bench()

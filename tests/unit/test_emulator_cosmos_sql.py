@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emulator.cosmos.errors import CosmosError
@@ -293,6 +293,7 @@ EXPRESSIONS = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(EXPRESSIONS)
 def test_an_expression_written_back_means_the_same(expression: str) -> None:
     query = parse(f"SELECT VALUE {expression} FROM c")
@@ -300,6 +301,7 @@ def test_an_expression_written_back_means_the_same(expression: str) -> None:
     assert evaluate(to_sql(query.select), p=3) == evaluate(expression, p=3)
 
 
+@settings(deadline=None)
 @given(st.text("SELECTFROMWHERE c.*@p'\"()[]{}=<>,1 \n", max_size=60))
 def test_any_text_is_parsed_or_refused(text: str) -> None:
     for candidate in (text, f"SELECT * FROM c WHERE {text}"):

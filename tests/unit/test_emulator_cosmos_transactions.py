@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emulator.cosmos.batch import parse_batch
@@ -126,6 +126,7 @@ def test_numbers_are_doubles() -> None:
             )
 
 
+@settings(deadline=None)
 @given(st.integers())
 def test_integers_round_like_the_nearest_double(number: int) -> None:
     try:
