@@ -1,7 +1,7 @@
 """Applies a group of commands to one brook: load, recover, plan, write, and plan anew whenever it turns out moved."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, assert_never
 
 import anyio
@@ -41,13 +41,25 @@ class GroupResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AppendHandler:
-    """Appends groups of commands. Holds no state between groups but what is in the given BrookState."""
+    """Appends groups of commands. Holds no state between groups but what is in the given BrookState.
 
-    def __init__(self, store: BrookStore, limits: Limits, *, replans_max: int, lookup: Lookup = Lookup.ALWAYS) -> None:
+    `pause` waits a number of seconds between two plans of one group.
+    """
+
+    def __init__(
+        self,
+        store: BrookStore,
+        limits: Limits,
+        *,
+        replans_max: int,
+        lookup: Lookup = Lookup.ALWAYS,
+        pause: Callable[[float], Awaitable[None]] = anyio.sleep,
+    ) -> None:
         self._store = store
         self._limits = limits
         self._replans_max = replans_max
         self._lookup = lookup
+        self._pause = pause
 
     async def append(
         self, brook: BrookState, commands: Sequence[PreparedCommand], redelivered: frozenset[CommandId] = frozenset()
@@ -76,7 +88,7 @@ class AppendHandler:
                 # From here on any command may be in the brook by a write whose answer was lost.
                 doubtful = run.ids
                 fruitless = 0 if run.writes_that_took_effect > writes else fruitless + 1
-                await anyio.sleep(random.random() * _REPLAN_PAUSE_S * fruitless)
+                await self._pause(random.random() * _REPLAN_PAUSE_S * fruitless)
         except BaseException:
             brook.forget()
             raise

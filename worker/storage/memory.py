@@ -2,7 +2,8 @@
 
 import copy
 import itertools
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from schemas.events import RecordedEvent
 from schemas.keys import BrookKey, partition_key
@@ -34,19 +35,41 @@ OPERATIONS_MAX = 100
 REQUEST_BYTES_MAX = 2 * 1024 * 1024
 
 
-class _Stored:
+class Stored(NamedTuple):
     """A document and its state's name."""
 
-    def __init__(self, document: Document, etag: ETag) -> None:
-        self.document = document
-        self.etag = etag
+    document: Document
+    etag: ETag
+
+
+Documents = Mapping[str, Stored]
+"""The documents of one partition by id."""
+
+
+def carry_out(
+    documents: Documents, operations: Sequence[Operation], new_etag: Callable[[], ETag]
+) -> tuple[Documents, Written | Diverged]:
+    """What `documents` become by one conditional batch, and its answer. Changes nothing that it is given."""
+    changed = dict(documents)
+    etags: list[ETag | None] = []
+    for index, operation in enumerate(operations):
+        if not _holds(operation, changed):
+            return documents, Diverged(operation=index)
+        if isinstance(operation, Delete):
+            del changed[operation.document_id]
+            etags.append(None)
+        else:
+            etag = new_etag()
+            changed[operation.document["id"]] = Stored(copy.deepcopy(operation.document), etag)
+            etags.append(etag)
+    return changed, Written(etags=tuple(etags))
 
 
 class MemoryBrookStore:
     """Holds the documents of all brooks by partition and id. One process, no durability."""
 
     def __init__(self) -> None:
-        self._partitions: dict[str, dict[str, _Stored]] = {}
+        self._partitions: dict[str, Documents] = {}
         self._etags = itertools.count(1)
 
     async def load(self, key: BrookKey) -> LoadedBrook:
@@ -64,14 +87,9 @@ class MemoryBrookStore:
             raise StoreRefusedError(f"a batch holds 1 to {OPERATIONS_MAX} operations, not {len(operations)}")
         if _request_bytes(operations) > REQUEST_BYTES_MAX:
             return TooLarge()
-        changed = dict(self._documents(key))
-        etags: list[ETag | None] = []
-        for index, operation in enumerate(operations):
-            if not _holds(operation, changed):
-                return Diverged(operation=index)
-            etags.append(self._apply(operation, changed))
+        changed, result = carry_out(self._documents(key), operations, self._new_etag)
         self._partitions[partition_key(key)] = changed
-        return Written(etags=tuple(etags))
+        return result
 
     async def find_commands(
         self, key: BrookKey, command_ids: Collection[CommandId], head: Position
@@ -124,19 +142,14 @@ class MemoryBrookStore:
         found = (documents.get(str(position)) for position in range(first, last + 1))
         return [read_event(key, stored.document) for stored in found if stored is not None]
 
-    def _documents(self, key: BrookKey) -> dict[str, _Stored]:
+    def _documents(self, key: BrookKey) -> Documents:
         return self._partitions.get(partition_key(key), {})
 
-    def _apply(self, operation: Operation, documents: dict[str, _Stored]) -> ETag | None:
-        if isinstance(operation, Delete):
-            del documents[operation.document_id]
-            return None
-        etag = ETag(f'"{next(self._etags):08x}"')
-        documents[operation.document["id"]] = _Stored(copy.deepcopy(operation.document), etag)
-        return etag
+    def _new_etag(self) -> ETag:
+        return ETag(f'"{next(self._etags):08x}"')
 
 
-def _holds(operation: Operation, documents: dict[str, _Stored]) -> bool:
+def _holds(operation: Operation, documents: Documents) -> bool:
     """Whether the operation's precondition holds on `documents`."""
     match operation:
         case Create(document):
