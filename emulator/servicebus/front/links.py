@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from emulator.servicebus.amqp import frames_out as out
 from emulator.servicebus.amqp import performatives as p
 from emulator.servicebus.amqp.types import AmqpError, Described, Raw, Symbol
 from emulator.servicebus.engine.errors import ServiceBusError, message_too_large
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from emulator.servicebus.front.channel import Channel
 
 BATCH_FORMAT = 0x80013700
+ENVELOPE_BYTES_MAX = 1_024
 CREDIT = 1_000
 SERVICE_CREDIT_DELAY_S = 0.02
 
@@ -48,7 +50,7 @@ class Link:
         """Answer the client's attach."""
         self.is_open = True
         self.channel.send(
-            p.attach(
+            out.attach(
                 name=self.attach.name,
                 handle=self.handle,
                 role=not self.attach.role,
@@ -66,7 +68,7 @@ class Link:
         if not self.channel.is_current(self):
             return
         self.channel.send(
-            p.attach(
+            out.attach(
                 name=self.attach.name,
                 handle=self.handle,
                 role=not self.attach.role,
@@ -84,7 +86,7 @@ class Link:
             return
         self.close()
         self.channel.expel(self)
-        self.channel.send(p.detach(self.handle, error))
+        self.channel.send(out.detach(self.handle, error))
 
     def close(self) -> None:
         """The link is gone. Idempotent."""
@@ -116,6 +118,11 @@ class InboundLink(Link):
         """The largest delivery."""
         return self.channel.connection.host.limits.message_bytes_max
 
+    @property
+    def _allowed(self) -> int:
+        """The clients fill a batch up to the limit without counting what its envelope repeats of the first message."""
+        return self.size_max + (ENVELOPE_BYTES_MAX if self._format == BATCH_FORMAT else 0)
+
     def give_credit(self) -> None:
         """Let the client send: some clients wait for it, others assume it."""
         if self.is_open:
@@ -142,7 +149,7 @@ class InboundLink(Link):
         if transfer.aborted:
             self._reset()
             return
-        if self._size > self.size_max:
+        if self._size > self._allowed:
             self._parts = []  # counted on to its end, and refused then
         else:
             self._parts.append(transfer.payload)
@@ -152,10 +159,11 @@ class InboundLink(Link):
     def _finish_delivery(self, delivery_id: int) -> None:
         payload = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         size, settled, message_format = self._size, self._settled, self._format
+        allowed = self._allowed
         self._reset()
         self._count += 1
         self._credit -= 1
-        if size > self.size_max:
+        if size > allowed:
             self.reject(delivery_id, message_too_large(size, self.size_max), settled=settled)
         else:
             self.on_delivery(delivery_id, payload, message_format, settled=settled)
@@ -179,12 +187,12 @@ class InboundLink(Link):
     def accept(self, delivery_id: int, *, settled: bool) -> None:
         """Tell the client that the delivery was taken."""
         if not settled:
-            self.channel.send(p.disposition(p.ROLE_RECEIVER, delivery_id, p.ACCEPTED_STATE))
+            self.channel.send(out.disposition(p.ROLE_RECEIVER, delivery_id, out.ACCEPTED_STATE))
 
     def reject(self, delivery_id: int, error: AmqpError, *, settled: bool) -> None:
         """Tell the client that the delivery was refused and why."""
         if not settled:
-            self.channel.send(p.disposition(p.ROLE_RECEIVER, delivery_id, p.rejected_state(error)))
+            self.channel.send(out.disposition(p.ROLE_RECEIVER, delivery_id, out.rejected_state(error)))
 
 
 class OutboundLink(Link):
