@@ -75,13 +75,20 @@ async def open_server(settings: Settings) -> AsyncIterator[SessionServer]:
         yield SessionServer(
             ServiceBusSessionSource(broker, settings.command_queue, accept_wait_s=settings.session_accept_wait_s),
             BlobLeaseManager(blobs, settings.lease_container, settings.lease_options()),
-            GroupProcessor(Intake(guards, _reply_addresses(settings)), handler, replies),
+            GroupProcessor(
+                Intake(guards, _reply_addresses(settings)),
+                handler,
+                replies,
+                brooks_concurrency_max=settings.brooks_concurrency_max,
+            ),
             SessionOptions(
                 max_concurrent_sessions=settings.max_concurrent_sessions,
                 session_idle_s=settings.session_idle_s,
                 session_pause_initial_s=settings.session_pause_initial_s,
                 session_pause_max_s=settings.session_pause_max_s,
+                session_hold_max_s=settings.session_hold_max_s,
                 group_commands_max=settings.group_commands_max,
+                group_bytes_max=settings.group_bytes_max,
                 lease_renew_after_s=settings.lease_renew_after_s,
             ),
         )

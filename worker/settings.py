@@ -88,6 +88,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     session_idle_s: Annotated[
         float, Meta(gt=0, le=60, description="A session without commands for this long is given back.")
     ] = 1.0
+    session_hold_max_s: Annotated[
+        float, Meta(gt=0, le=3600, description="A session is given back after this long when every slot is busy.")
+    ] = 30.0
     session_pause_initial_s: Annotated[
         float, Meta(gt=0, le=300, description="Pause after the store or the lease was first found unavailable.")
     ] = 1.0
@@ -98,6 +101,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     group_commands_max: Annotated[
         int, Meta(ge=1, le=1_000, description="Commands of a session that are received and committed together.")
     ] = 100
+    group_bytes_max: Annotated[
+        int,
+        Meta(ge=10_000, le=100_000_000, description="Size of the commands of a session that are received together."),
+    ] = 4_000_000
+    brooks_concurrency_max: Annotated[
+        int, Meta(ge=1, le=256, description="Brooks of one session that are written at once, where it holds several.")
+    ] = 16
     batch_operations_max: Annotated[
         int, Meta(ge=2, le=100, description="Operations in one Cosmos DB batch; the service takes 100.")
     ] = 100

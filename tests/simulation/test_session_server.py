@@ -37,7 +37,9 @@ OPTIONS = SessionOptions(
     session_idle_s=0.02,
     session_pause_initial_s=0.01,
     session_pause_max_s=0.05,
+    session_hold_max_s=5,
     group_commands_max=100,
+    group_bytes_max=1_000_000,
     lease_renew_after_s=10,
 )
 

@@ -84,7 +84,8 @@ class CommandSession(Protocol):
     async def receive(self, count_max: int, wait_s: float) -> Sequence[Delivery]:
         """At most `count_max` deliveries, in order; none when none came within `wait_s`.
 
-        Raises SessionLostError.
+        What has queued up comes together; a message that comes while nothing else does, comes at once. Raises
+        SessionLostError.
         """
         ...
 

@@ -1,8 +1,10 @@
 """One group of deliveries from intake to settlement: commit, reply, complete, in this order."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
+import anyio
 import msgspec
 import structlog
 
@@ -24,6 +26,8 @@ from worker.sessions.base import (
     Replies,
     Settlement,
 )
+from worker.sessions.brooks import Brooks
+from worker.sessions.causes import cause_of
 from worker.sessions.intake import Intake, Taken, TurnedAway, reply_content_type
 from worker.storage.base import ContradictionError, StoreUnavailableError
 
@@ -32,48 +36,32 @@ log = structlog.get_logger()
 Properties = dict[str, str | int | float]
 
 
-class _Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What becomes of one delivery. Without a reply, none is sent."""
+class Decided(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one delivery, durably. Without a reply, none is sent."""
 
-    reply: Reply | None
+    delivery: Delivery
     settlement: Settlement
-    properties: Properties = {}
+    reply: OutgoingReply | None = None
 
 
 class GroupProcessor:
     """Works through groups. Holds no state between them but what is in the given brooks."""
 
-    def __init__(self, intake: Intake, handler: AppendHandler, replies: Replies) -> None:
+    def __init__(
+        self, intake: Intake, handler: AppendHandler, replies: Replies, *, brooks_concurrency_max: int = 16
+    ) -> None:
         self._intake = intake
         self._handler = handler
         self._replies = replies
+        self._brooks_concurrency_max = brooks_concurrency_max
 
-    async def process(
-        self, session: CommandSession, brooks: dict[BrookKey, BrookState], deliveries: Sequence[Delivery]
-    ) -> None:
-        """Apply, reply to and settle `deliveries`.
+    async def decide(self, brooks: Brooks, deliveries: Sequence[Delivery], *, doubtful: bool) -> list[Decided]:
+        """Decide on `deliveries` and make the decisions durable; one for each, in order.
 
-        Guarantee: nothing is settled before its reply is with the broker, no reply is sent before what it says is
-        durable. When it raises, what is unsettled comes again and gets the same replies. A delivery that meets a
-        bug is abandoned alone.
-
-        Raises StoreError, BrokerUnavailableError or SessionLostError.
+        `doubtful` says that any of them may have been decided before. A delivery that meets a bug is abandoned
+        alone. Raises StoreError.
         """
-        outcomes = await self._outcomes(brooks, deliveries)
-        replies = [
-            self._outgoing(delivery, outcome.reply, outcome.properties)
-            for delivery, outcome in zip(deliveries, outcomes, strict=True)
-            if outcome.reply is not None and _reply_session(delivery)
-        ]
-        if replies:
-            await self._replies.send(replies)
-        await session.settle(
-            [(delivery, outcome.settlement) for delivery, outcome in zip(deliveries, outcomes, strict=True)]
-        )
-
-    async def _outcomes(self, brooks: dict[BrookKey, BrookState], deliveries: Sequence[Delivery]) -> list[_Outcome]:
-        """One outcome for each delivery, in order."""
-        outcomes: list[_Outcome | None] = [None] * len(deliveries)
+        decided: dict[int, Decided] = {}
         taken: dict[BrookKey, list[tuple[int, Taken]]] = {}
         for index, delivery in enumerate(deliveries):
             match self._take(delivery):
@@ -81,15 +69,27 @@ class GroupProcessor:
                     taken.setdefault(one.key, []).append((index, one))
                 case TurnedAway(reply=reply, settlement=settlement):
                     _log_turned_away(delivery, reply.code, settlement)
-                    outcomes[index] = _Outcome(reply=reply, settlement=settlement)
+                    decided[index] = self._replied(delivery, settlement, reply, {})
                 case None:
-                    outcomes[index] = _Outcome(reply=None, settlement=Abandon())
-        for key, group in taken.items():
-            brook = brooks.setdefault(key, BrookState(key))
-            decided = await self._append(brook, [one for _, one in group])
-            for (index, _), outcome in zip(group, decided, strict=True):
-                outcomes[index] = outcome
-        return [outcome for outcome in outcomes if outcome is not None]
+                    decided[index] = Decided(delivery=delivery, settlement=Abandon())
+
+        async def append(key: BrookKey, group: list[tuple[int, Taken]]) -> None:
+            outcomes = await self._append(brooks.state_of(key), [one for _, one in group], doubtful=doubtful)
+            decided.update(zip((index for index, _ in group), outcomes, strict=True))
+
+        await _bounded([partial(append, key, group) for key, group in taken.items()], self._brooks_concurrency_max)
+        return [decided[index] for index in range(len(deliveries))]
+
+    async def finish(self, session: CommandSession, decided: Sequence[Decided]) -> None:
+        """Reply to and settle what was decided.
+
+        Guarantee: nothing is settled before its reply is with the broker. When it raises, what is unsettled comes
+        again and gets the same replies. Raises BrokerUnavailableError or SessionLostError.
+        """
+        replies = [one.reply for one in decided if one.reply is not None]
+        if replies:
+            await self._replies.send(replies)
+        await session.settle([(one.delivery, one.settlement) for one in decided])
 
     def _take(self, delivery: Delivery) -> Taken | TurnedAway | None:
         """Intake; None when it met a bug."""
@@ -99,24 +99,57 @@ class GroupProcessor:
             log.exception("command.failed", session=delivery.session_id, message_id=delivery.message_id)
             return None
 
-    async def _append(self, brook: BrookState, group: Sequence[Taken]) -> list[_Outcome]:
+    async def _append(self, brook: BrookState, group: Sequence[Taken], *, doubtful: bool) -> list[Decided]:
         """Append the commands of one brook. Where they meet a bug together, find the one that it is in."""
-        redelivered = frozenset(one.command.command_id for one in group if one.delivery.delivery_count > 0)
+        redelivered = frozenset(one.command.command_id for one in group if doubtful or one.delivery.delivery_count > 0)
         try:
             result = await self._handler.append(brook, [one.command for one in group], redelivered)
-            return _decided(brook.key, group, result)
+            return self._appended(brook.key, group, result)
         except ContradictionError as error:
             # For an operator: the reason and the remedy are the story, a traceback would hide them.
             log.error("brook.contradiction", brook=str(brook.key), reason=error.reason, remedy=error.remedy)  # noqa: TRY400
-            return [_contradiction(one, error) for one in group]
+            return [self._contradiction(one, error) for one in group]
         except StoreUnavailableError:
             raise
         except Exception:
             if len(group) > 1:
                 log.warning("group.isolating", brook=str(brook.key), commands=len(group))
-                return [outcome for one in group for outcome in await self._append(brook, [one])]
+                return [found for one in group for found in await self._append(brook, [one], doubtful=True)]
             log.exception("command.failed", brook=str(brook.key), command=group[0].command.command_id)
-            return [_Outcome(reply=None, settlement=Abandon())]
+            return [Decided(delivery=group[0].delivery, settlement=Abandon())]
+
+    def _appended(self, key: BrookKey, group: Sequence[Taken], result: GroupResult) -> list[Decided]:
+        _log_committed(key, result)
+        shared: Properties = {
+            "plans": result.plans,
+            "groupCommands": len(group),
+            "groupRequestCharge": result.charge_ru,
+        }
+        decided = []
+        for one, verdict in zip(group, result.verdicts, strict=True):
+            properties = dict(shared)
+            if (facts := result.batches.get(one.command.command_id)) is not None:
+                properties |= {
+                    "requestCharge": facts.charge_ru,
+                    "attempts": facts.attempts,
+                    "batchCommands": facts.commands,
+                    "batchEvents": facts.events,
+                    "batchBytes": facts.request_bytes,
+                }
+            reply = reply_to(one.command.command_id, verdict)
+            decided.append(self._replied(one.delivery, Complete(), reply, properties))
+        return decided
+
+    def _contradiction(self, one: Taken, error: ContradictionError) -> Decided:
+        problem = Problem("brook", error.reason, error.remedy)
+        reply = rejected(one.command.command_id, RejectionCode.CONTRADICTION, problem)
+        settlement = DeadLetter(RejectionCode.CONTRADICTION, str(problem)[:1024])
+        return self._replied(one.delivery, settlement, reply, {})
+
+    def _replied(self, delivery: Delivery, settlement: Settlement, reply: Reply, properties: Properties) -> Decided:
+        """The decision with its reply, if it can be routed anywhere."""
+        outgoing = self._outgoing(delivery, reply, properties) if _reply_session(delivery) else None
+        return Decided(delivery=delivery, settlement=settlement, reply=outgoing)
 
     def _outgoing(self, delivery: Delivery, reply: Reply, properties: Properties) -> OutgoingReply:
         """The reply as a message. Its id is fixed by the command's, so that the broker can drop a repetition."""
@@ -138,31 +171,23 @@ def _reply_session(delivery: Delivery) -> str:
     return delivery.reply_to_session_id or delivery.session_id or ""
 
 
-def _decided(key: BrookKey, group: Sequence[Taken], result: GroupResult) -> list[_Outcome]:
-    _log_committed(key, result)
-    shared: Properties = {"plans": result.plans, "groupCommands": len(group), "groupRequestCharge": result.charge_ru}
-    outcomes = []
-    for one, verdict in zip(group, result.verdicts, strict=True):
-        properties = dict(shared)
-        if (facts := result.batches.get(one.command.command_id)) is not None:
-            properties |= {
-                "requestCharge": facts.charge_ru,
-                "attempts": facts.attempts,
-                "batchCommands": facts.commands,
-                "batchEvents": facts.events,
-                "batchBytes": facts.request_bytes,
-            }
-        reply = reply_to(one.command.command_id, verdict)
-        outcomes.append(_Outcome(reply=reply, settlement=Complete(), properties=properties))
-    return outcomes
+async def _bounded(tasks: Sequence[Callable[[], Awaitable[None]]], concurrency_max: int) -> None:
+    """Run all tasks, at most `concurrency_max` at once; without a task group's cost where there is only one."""
+    if len(tasks) == 1:
+        await tasks[0]()
+        return
+    remaining = iter(tasks)
 
+    async def work() -> None:
+        for task in remaining:
+            await task()
 
-def _contradiction(one: Taken, error: ContradictionError) -> _Outcome:
-    problem = Problem("brook", error.reason, error.remedy)
-    return _Outcome(
-        reply=rejected(one.command.command_id, RejectionCode.CONTRADICTION, problem),
-        settlement=DeadLetter(RejectionCode.CONTRADICTION, str(problem)[:1024]),
-    )
+    try:
+        async with anyio.create_task_group() as group:
+            for _ in range(min(concurrency_max, len(tasks))):
+                group.start_soon(work)
+    except BaseExceptionGroup as raised:
+        raise cause_of(raised) from raised
 
 
 def _log_committed(key: BrookKey, result: GroupResult) -> None:

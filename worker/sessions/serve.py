@@ -1,39 +1,46 @@
 """Accept loops, and one session from its acceptance to its end."""
 
 import random
-from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
 import anyio
-import msgspec
 import structlog
 from anyio.abc import TaskGroup
 
-from schemas.keys import BrookKey
-from worker.handlers.brook import BrookState
-from worker.locking.base import LeaseError, LeaseManager, LeaseUnavailableError
+from worker.handlers.append import BrookContendedError
+from worker.locking.base import LeaseManager, LeaseUnavailableError
 from worker.locking.keeper import keep_renewed
-from worker.sessions.base import BrokerError, BrokerRefusedError, CommandSession, SessionLostError, SessionSource
+from worker.sessions.base import (
+    BrokerRefusedError,
+    BrokerUnavailableError,
+    CommandSession,
+    SessionLostError,
+    SessionSource,
+)
+from worker.sessions.breaker import Breaker
+from worker.sessions.causes import EXPECTED, cause_of
 from worker.sessions.group import GroupProcessor
+from worker.sessions.pipeline import Pipeline, PipelineOptions
 from worker.sessions.stopping import Stopping
-from worker.storage.base import StoreError
+from worker.storage.base import StoreUnavailableError
 
 log = structlog.get_logger()
 
 _RELEASE_TIMEOUT_S: Final = 5.0
 _CLOSING_MAX: Final = 32
-_EXPECTED: Final = (StoreError, LeaseError, BrokerError)
+_HELD_MAX_S: Final = 3600.0
+"""A session is given back after an hour at the latest: the Service Bus client hangs after 10,000 lock renewals on one
+receiver, and renews a lock of the shortest kind, five seconds, about every other second."""
 
 
-class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
+class SessionOptions(PipelineOptions, frozen=True, kw_only=True):
     """How sessions are worked on; see the settings of the same names."""
 
     max_concurrent_sessions: int
-    session_idle_s: float
     session_pause_initial_s: float
     session_pause_max_s: float
-    group_commands_max: int
+    session_hold_max_s: float
     lease_renew_after_s: float
 
 
@@ -47,8 +54,12 @@ class SessionServer:
         self._leases = leases
         self._groups = groups
         self._options = options
+        self._breaker = Breaker(
+            pause_initial_s=options.session_pause_initial_s, pause_max_s=options.session_pause_max_s
+        )
         self._closing = anyio.CapacityLimiter(_CLOSING_MAX)
         self._accepted_any = False
+        self._serving = 0
 
     async def run(self, stopping: Stopping) -> None:
         """Accept and serve sessions until `stopping`; then finish the groups in hand.
@@ -60,34 +71,37 @@ class SessionServer:
                 slots.start_soon(self._accept_loop, closers, stopping)
 
     async def _accept_loop(self, closers: TaskGroup, stopping: Stopping) -> None:
-        pauses = _pauses(self._options)
         while not stopping.is_set:
-            session = None
-            try:
-                with stopping.unless_stopping():
-                    session = await self._source.accept()
-                if session is not None:
-                    self._accepted_any = True
-                    await self._serve(session, stopping)
-                pauses = _pauses(self._options)
-                continue
-            except BrokerRefusedError as error:
-                if not self._accepted_any:
-                    raise
-                _log_end(session, error)
-            except _EXPECTED as error:
-                _log_end(session, error)
-                if isinstance(error, SessionLostError):
-                    continue  # another worker has it, or this one gets it again: no reason to wait
-            except Exception:
-                # A bug that is in no single command: this session pauses, the others go on.
-                log.exception("session.failed", session=session.session_id if session is not None else None)
-            finally:
-                if session is not None:
-                    # Closing takes up to a second, in which the next session can be accepted; but not without end.
-                    await self._closing.acquire_on_behalf_of(session)
-                    closers.start_soon(self._close, session)
-            await stopping.sleep(next(pauses))
+            async with self._breaker.admission(stopping):
+                well = await self._accept_and_serve(closers, stopping)
+            if not well:
+                await stopping.sleep(self._options.session_pause_initial_s * (0.5 + random.random() / 2))
+
+    async def _accept_and_serve(self, closers: TaskGroup, stopping: Stopping) -> bool:
+        """One session, or a while without one; False when this slot had better pause."""
+        session = None
+        try:
+            with stopping.unless_stopping():
+                session = await self._source.accept()
+            if session is not None:
+                self._accepted_any = True
+                await self._serve(session, stopping)
+        except EXPECTED as error:
+            if isinstance(error, BrokerRefusedError) and not self._accepted_any:
+                raise
+            self._note_end(session, error)
+            # A lost session is another worker's, or comes to this one again: no reason to wait.
+            return isinstance(error, SessionLostError)
+        except Exception:
+            # A bug that is in no single command: this slot pauses, the others go on.
+            log.exception("session.failed", session=session.session_id if session is not None else None)
+            return False
+        finally:
+            if session is not None:
+                # Closing takes up to a second, in which the next session can be accepted; but not without end.
+                await self._closing.acquire_on_behalf_of(session)
+                closers.start_soon(self._close, session)
+        return True
 
     async def _close(self, session: CommandSession) -> None:
         try:
@@ -100,13 +114,16 @@ class SessionServer:
 
         Raises the StoreError, LeaseError or BrokerError that ended it; then nothing in hand was settled.
         """
+        self._serving += 1
         try:
             async with anyio.create_task_group() as keepers:
                 keepers.start_soon(session.keep_locked)
                 await self._work_under_lease(session, keepers, stopping)
                 keepers.cancel_scope.cancel()
         except BaseExceptionGroup as group:
-            raise _cause(group) from group
+            raise cause_of(group) from group
+        finally:
+            self._serving -= 1
 
     async def _work_under_lease(self, session: CommandSession, keepers: TaskGroup, stopping: Stopping) -> None:
         lease = None
@@ -117,7 +134,14 @@ class SessionServer:
         try:
             log.debug("session.accepted", session=session.session_id)
             keepers.start_soon(partial(keep_renewed, lease, renew_after_s=self._options.lease_renew_after_s))
-            await self._work(session, stopping)
+            pipeline = Pipeline(
+                session,
+                self._groups,
+                self._options,
+                may_stay=partial(self._may_stay, anyio.current_time()),
+                on_progress=self._breaker.succeeded,
+            )
+            await pipeline.run(stopping)
         finally:
             with anyio.move_on_after(_RELEASE_TIMEOUT_S, shield=True):
                 try:
@@ -125,38 +149,15 @@ class SessionServer:
                 except LeaseUnavailableError as error:
                     log.warning("lease.release-failed", key=lease.key, reason=str(error))
 
-    async def _work(self, session: CommandSession, stopping: Stopping) -> None:
-        """Group after group, until none came for a while."""
-        brooks: dict[BrookKey, BrookState] = {}
-        while not stopping.is_set:
-            deliveries = await session.receive(self._options.group_commands_max, self._options.session_idle_s)
-            if not deliveries:
-                return
-            await self._groups.process(session, brooks, deliveries)
+    def _may_stay(self, since_s: float) -> bool:
+        """Whether a session may be worked on further: others wait only where no slot is free to accept them."""
+        held_s = anyio.current_time() - since_s
+        all_busy = self._serving >= self._options.max_concurrent_sessions
+        return held_s < (self._options.session_hold_max_s if all_busy else _HELD_MAX_S)
 
-
-def _pauses(options: SessionOptions) -> Iterator[float]:
-    """Pauses that double up to the maximum, each with jitter, so that the slots do not all come back together."""
-    pause_s = options.session_pause_initial_s
-    while True:
-        yield pause_s * (0.5 + random.random() / 2)
-        pause_s = min(pause_s * 2, options.session_pause_max_s)
-
-
-def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error that tells the story: a bug if there is one, else the first of ours."""
-    leaves = list(_leaves(group))
-    return next((leaf for leaf in leaves if not isinstance(leaf, _EXPECTED)), leaves[0])
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
-
-
-def _log_end(session: CommandSession | None, error: Exception) -> None:
-    name = session.session_id if session is not None else None
-    log.warning("session.ended", session=name, error=type(error).__name__, reason=str(error))
+    def _note_end(self, session: CommandSession | None, error: Exception) -> None:
+        name = session.session_id if session is not None else None
+        log.warning("session.ended", session=name, error=type(error).__name__, reason=str(error))
+        of_all = isinstance(error, StoreUnavailableError | LeaseUnavailableError | BrokerUnavailableError)
+        if of_all and not isinstance(error, BrookContendedError):
+            self._breaker.failed(str(error))

@@ -35,8 +35,8 @@ _OPEN_TIMEOUT_S: Final = 15.0
 """Time for connecting and attaching, beyond the wait for a session."""
 
 _POLL_S: Final = 0.02
-"""One call of `receive_messages`. It waits this long for more whatever it has already, unless that is all it may get;
-left to itself the client would wait 0.2 s after the first message, and for all of the wait with some in its buffer."""
+"""One call of `receive_messages`. With some messages in its buffer, but fewer than it may get, the client waits for all
+of the time that it is given."""
 
 _SOCKET_TIMEOUT_S: Final = 0.01
 """How long the client listens before it lets others at the connection. The default holds renewals up for 0.2 s."""
@@ -114,6 +114,7 @@ def _keep_what_arrives(receiver: ServiceBusReceiver) -> None:
     `tests/integration/test_session_order.py` fails without this.
     """
     assert hasattr(receiver, "_receive_context"), "azure-servicebus has changed: see the order test"
+    assert hasattr(receiver, "_further_pull_receive_timeout"), "azure-servicebus has changed: receiving is slow now"
     receiver._receive_context = _AlwaysReceiving()  # noqa: SLF001 - as explained
 
 
@@ -134,6 +135,9 @@ class ServiceBusSession:
     async def receive(self, count_max: int, wait_s: float) -> Sequence[Delivery]:
         """At most `count_max` deliveries, in order; none when none came within `wait_s`."""
         ends_s = anyio.current_time() + wait_s
+        # First for what has queued up: the client waits a little for more after the first message. Once nothing came,
+        # whatever comes is all there is.
+        self._receiver._further_pull_receive_timeout = _POLL_S  # noqa: SLF001 - it would be 0.2 s
         while True:
             messages = await self._ours(
                 lambda: self._receiver.receive_messages(max_message_count=count_max, max_wait_time=_POLL_S),
@@ -142,6 +146,7 @@ class ServiceBusSession:
             )
             if messages or anyio.current_time() >= ends_s:
                 return [_delivery(message) for message in messages]
+            self._receiver._further_pull_receive_timeout = 0.0  # noqa: SLF001 - as above
 
     async def settle(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> None:
         """Settle deliveries, all at once: one after the other would cost a round trip each."""

@@ -1,0 +1,75 @@
+"""One breaker for all sessions: while what they all need is out of order, one of them probes and the others wait."""
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import structlog
+
+from worker.sessions.stopping import Stopping
+
+log = structlog.get_logger()
+
+
+class Breaker:
+    """Closed while all is well. A failure opens it for a pause, which doubles with each failed probe up to a maximum.
+
+    Guarantee: while it is open, at most one slot at a time gets through, none before the pause is over; the first
+    success lets all through. Messages wait in the queue meanwhile, undelivered and so uncounted.
+    """
+
+    def __init__(self, *, pause_initial_s: float, pause_max_s: float) -> None:
+        self._pause_initial_s = pause_initial_s
+        self._pause_max_s = pause_max_s
+        self._pause_s = pause_initial_s
+        self._probe_at_s: float | None = None
+        self._probing = False
+        self._changed = anyio.Event()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether what the sessions need was out of order when it was last tried."""
+        return self._probe_at_s is not None
+
+    def succeeded(self) -> None:
+        """Close: what the sessions need works."""
+        if self.is_open:
+            log.info("breaker.closed")
+            self._probe_at_s = None
+            self._pause_s = self._pause_initial_s
+            self._notify()
+
+    def failed(self, reason: str) -> None:
+        """Open, or stay open for longer if it was a probe that failed."""
+        if self.is_open and not self._probing:
+            return  # a session that was under way when the first one failed: it tells nothing new
+        if self.is_open:
+            self._pause_s = min(self._pause_s * 2, self._pause_max_s)
+        pause_s = self._pause_s * (0.5 + random.random() / 2)
+        log.warning("breaker.opened", reason=reason, pause_s=round(pause_s, 2))
+        self._probe_at_s = anyio.current_time() + pause_s
+        self._notify()
+
+    @asynccontextmanager
+    async def admission(self, stopping: Stopping) -> AsyncIterator[None]:
+        """Wait until the caller may work, at once while closed; the probe's turn ends with the context."""
+        probe = False
+        while not stopping.is_set and self._probe_at_s is not None:
+            left_s = self._probe_at_s - anyio.current_time()
+            if not self._probing and left_s <= 0:
+                probe = self._probing = True
+                break
+            changed = self._changed
+            with stopping.unless_stopping(), anyio.move_on_after(None if self._probing else left_s):
+                await changed.wait()
+        try:
+            yield
+        finally:
+            if probe:
+                self._probing = False
+                self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()

@@ -1,0 +1,111 @@
+"""One session's work in three stages at once: receive, commit, then reply and settle.
+
+While a group commits, the next one is received and the one before is replied to. Each stage takes all that the
+one before has ready, so that groups grow with the load and a single command never waits for company. Order is kept
+throughout: one task a stage, first in first out.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import anyio
+import msgspec
+
+from worker.sessions.backlog import Backlog
+from worker.sessions.base import CommandSession, Delivery
+from worker.sessions.brooks import Brooks
+from worker.sessions.group import Decided, GroupProcessor
+from worker.sessions.stopping import Stopping
+
+_BROOKS_MAX: Final = 1000
+"""Brooks whose head a session remembers."""
+
+_FINISHING_GROUPS_MAX: Final = 2
+_AVERAGE_WEIGHT: Final = 0.2
+
+
+class PipelineOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How one session is worked on; see the settings of the same names."""
+
+    session_idle_s: float
+    group_commands_max: int
+    group_bytes_max: int
+
+    @property
+    def unsettled_max(self) -> int:
+        """No session holds more deliveries that are not settled: waiting, committing, waiting to finish, finishing."""
+        return self.group_commands_max * (2 + 2 * _FINISHING_GROUPS_MAX)
+
+
+class Pipeline:
+    """Works on one session from its acceptance until it is idle, or may not stay, or the worker stops.
+
+    `may_stay` is asked before each receive; `on_progress` is told of each group that is done with.
+    """
+
+    def __init__(
+        self,
+        session: CommandSession,
+        groups: GroupProcessor,
+        options: PipelineOptions,
+        *,
+        may_stay: Callable[[], bool],
+        on_progress: Callable[[], None],
+    ) -> None:
+        self._session = session
+        self._groups = groups
+        self._options = options
+        self._may_stay = may_stay
+        self._on_progress = on_progress
+        self._received = Backlog[Delivery](options.group_commands_max)
+        self._decided = Backlog[Decided](options.group_commands_max * _FINISHING_GROUPS_MAX)
+        self._body_bytes = 0.0
+
+    async def run(self, stopping: Stopping) -> None:
+        """Work until the session's end. Raises, in a group, what a stage raised; then nothing in hand was settled."""
+        async with anyio.create_task_group() as stages:
+            stages.start_soon(self._receive, stopping)
+            stages.start_soon(self._commit)
+            stages.start_soon(self._finish)
+
+    async def _receive(self, stopping: Stopping) -> None:
+        while not stopping.is_set and self._may_stay():
+            room = await self._received.room()
+            deliveries = await self._session.receive(min(room, self._count_max()), self._options.session_idle_s)
+            if not deliveries:
+                break
+            self._measure(deliveries)
+            self._received.put(deliveries)
+        self._received.close()
+
+    async def _commit(self) -> None:
+        brooks = Brooks(_BROOKS_MAX)
+        seen = 0
+        while deliveries := await self._received.take(self._options.group_commands_max):
+            # What the session's last holder left unsettled comes first, and not all of it is counted as delivered.
+            doubtful = seen < self._options.unsettled_max
+            seen += len(deliveries)
+            decided = await self._groups.decide(brooks, deliveries, doubtful=doubtful)
+            while decided:
+                room = await self._decided.room()
+                self._decided.put(decided[:room])
+                decided = decided[room:]
+        self._decided.close()
+
+    async def _finish(self) -> None:
+        while decided := await self._decided.take(self._options.group_commands_max * _FINISHING_GROUPS_MAX):
+            await self._groups.finish(self._session, decided)
+            self._on_progress()
+
+    def _count_max(self) -> int:
+        """As many as a group takes, or as its bytes allow, by the average of those received last."""
+        if not self._body_bytes:
+            return self._options.group_commands_max
+        return max(1, min(self._options.group_commands_max, int(self._options.group_bytes_max / self._body_bytes)))
+
+    def _measure(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            size = len(delivery.body or b"") + 1
+            # Large ones count at once, small ones by and by: the bound is on memory.
+            weight = 1.0 if size > self._body_bytes else _AVERAGE_WEIGHT
+            self._body_bytes += weight * (size - self._body_bytes)
