@@ -170,6 +170,8 @@ class CosmosEngine:
         if place.range_id is not None:
             index = range_by_id(container, place.range_id).index
         low, high = place.low or MIN, place.high or MAX
+        if place.key is not None and len(place.key) > len(container.definition.paths):
+            raise bad_request("The partition key has more components than the container's definition.")
         if place.key is not None and len(place.key) < len(container.definition.paths):
             prefix = container.definition.epk(place.key)
             low, high = max(low, prefix), min(high, prefix + MAX)

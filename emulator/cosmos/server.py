@@ -189,6 +189,9 @@ class CosmosServer:
             raise CosmosError(415, "Content-Encoding is not supported.")
         try:
             async with asyncio.timeout(self._transfer_s):
+                if http.headers.get("expect", "").lower() == "100-continue":
+                    await http.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    http.writer.output_size = 0  # the answer itself has not begun
                 return await http.read()
         except web.HTTPRequestEntityTooLarge as error:
             raise too_large() from error

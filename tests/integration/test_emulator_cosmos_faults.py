@@ -126,9 +126,12 @@ async def test_a_request_can_be_applied_late(server: CosmosServer, container: Co
 async def test_stopping_forgets_requests_that_were_to_be_applied_late(
     server: CosmosServer, container: ContainerProxy, faults: Faults
 ) -> None:
-    with injected(faults, ApplyLate(delay_s=0.05), operation="batch"), pytest.raises(AzureError):
+    with injected(faults, ApplyLate(delay_s=30), operation="batch"), pytest.raises(AzureError):
         await send_batch(container)
+    waiting = list(server._late)
     await server.stop()
+    assert len(waiting) == 1
+    assert all(handle.cancelled() for handle in waiting)
     assert not server._late
     assert stored(server) == {"0"}
 

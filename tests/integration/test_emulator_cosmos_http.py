@@ -168,10 +168,12 @@ async def test_malformed_headers_are_400(server: CosmosServer, headers: dict[str
         (b'{"query":"SELECT * FROM c"}', {"x_ms_max_item_count": "0"}),
         (b'{"query":"SELECT * FROM c"}', {"x_ms_max_item_count": "many"}),
         (b'{"query":"SELECT * FROM c"}', {"x_ms_continuation": "nonsense"}),
+        (b'{"query":"SELECT * FROM c"}', {"x_ms_documentdb_partitionkey": '["p","q"]'}),
     ],
 )
 async def test_a_malformed_query_request_is_400(server: CosmosServer, body: bytes, headers: dict[str, str]) -> None:
-    answer = await call(server, "POST", DOCS, body, **KEY, content_type="application/query+json", **headers)
+    named = {name.replace("-", "_"): value for name, value in KEY.items()} | headers
+    answer = await call(server, "POST", DOCS, body, content_type="application/query+json", **named)
     assert_error(answer, 400)
 
 
@@ -221,6 +223,29 @@ async def test_a_compressed_body_is_refused(server: CosmosServer) -> None:
 async def test_malformed_http_is_answered_as_cosmos_would(server: CosmosServer, octets: bytes) -> None:
     assert_error(await exchange(port_of(server), octets), 400)
     await assert_alive(server)
+
+
+async def test_a_body_in_chunks_is_put_together(server: CosmosServer) -> None:
+    head = request("POST", DOCS, signed(server.key, "POST", "docs", LINK) | KEY)
+    head = head.replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    answer = await exchange(port_of(server), head + b'a\r\n{"id":"a",\r\na\r\n"pk":"p"}\n\r\n0\r\n\r\n')
+    assert answer is not None
+    assert answer.status == 201
+
+
+async def test_a_client_that_asks_first_is_told_to_go_on(server: CosmosServer) -> None:
+    body = b'{"id":"a","pk":"p"}'
+    headers = signed(server.key, "POST", "docs", LINK) | KEY | {"Expect": "100-continue"}
+    octets = request("POST", DOCS, headers, body)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+    writer.write(octets[: -len(body)])
+    async with asyncio.timeout(5):
+        assert await reader.readuntil(HEAD_END) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body)
+        answer = await read_answer(reader)
+    writer.close()
+    assert answer is not None
+    assert answer.status == 201
 
 
 async def test_a_malformed_chunk_is_400(server: CosmosServer) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -172,6 +173,14 @@ async def test_the_change_feed_from_the_beginning_and_from_now(spread: Container
     assert one == [7, 8, 6]
 
 
+async def test_the_change_feed_since_a_time(spread: ContainerProxy, clock: ManualClock) -> None:
+    clock.jump_s(100)
+    await spread.create_item({"id": "late", "pk": "brook|1", "n": 99})
+    since = datetime.fromtimestamp(clock.now_s() - 50, tz=UTC)
+    found = spread.query_items_change_feed(start_time=since)
+    assert [row["id"] async for row in found] == ["late"]
+
+
 async def test_the_change_feed_of_one_feed_range(spread: ContainerProxy) -> None:
     counts = []
     async for feed_range in spread.read_feed_ranges():
@@ -314,6 +323,9 @@ async def test_databases_and_containers(client: CosmosClient, database: Database
     assert properties["partitionKey"] == {"paths": ["/pk"], "kind": "Hash", "version": 2}
     assert properties["indexingPolicy"]["includedPaths"] == [{"path": "/*"}]
     assert properties["defaultTtl"] == 100
+    await container.create_item({"id": "1", "pk": "p"})
+    quota = await container.read(populate_quota_info=True)
+    assert quota.get_response_headers()["x-ms-resource-usage"] == "documentsCount=1;"
     replaced = await database.replace_container("c", PartitionKey("/pk"), default_ttl=-1)
     assert (await replaced.read())["defaultTtl"] == -1
     assert [found["id"] async for found in database.list_containers()] == ["c"]

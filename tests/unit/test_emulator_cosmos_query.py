@@ -337,6 +337,20 @@ def test_sorted_results_are_kept_between_pages_and_dropped_by_a_write(monkeypatc
     assert sorts == 2
 
 
+def test_sorted_results_are_not_kept_over_an_expiry() -> None:
+    bench = Bench()
+    bench.create("gone", pk="a", ttl=5)
+    bench.create("stays", pk="b")
+    text = "SELECT VALUE c.id FROM c ORDER BY c.id"
+    assert bench.query(text, place=EVERYWHERE) == ["gone", "stays"]
+    properties = {"id": "c", "partitionKey": bench.container.properties["partitionKey"]}
+    bench.engine.account.replace_container("d", "c", {**properties, "defaultTtl": -1}, None)
+    bench.clock.jump_s(10)
+    assert bench.query(text, place=EVERYWHERE) == ["stays"]
+    bench.engine.account.replace_container("d", "c", properties, None)  # time to live is off again
+    assert bench.query(text, place=EVERYWHERE) == ["stays"]
+
+
 # --- change feed ---
 
 
