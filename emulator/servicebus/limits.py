@@ -18,12 +18,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     handshake_timeout_s: float = 20.0
     """From accepting a connection to its AMQP open."""
     write_buffer_bytes_max: int = 4_194_304
-    """No deliveries go to a connection that has this much unsent; ten times as much closes it."""
+    """A connection that has this much unsent gets no deliveries and is not read from; ten times as much cuts it."""
     queued_operations_max: int = 1_024
     """Operations that may wait behind an injected latency on one link before the connection is closed."""
     session_accept_timeout_s: float = 65.0
     """How long an acceptor of the next session waits when it names no time itself."""
     session_accept_timeout_max_s: float = 3_600.0
+    unsettled_deliveries_max: int = 65_536
+    """Deliveries of one AMQP session that wait for a disposition."""
     peek_messages_max: int = 250
     reply_bytes_max: int = 1_048_576
     """Messages in one management reply; a peek returns fewer rather than more."""

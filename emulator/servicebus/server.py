@@ -23,6 +23,7 @@ log = structlog.get_logger()
 
 HOST = "127.0.0.1"
 FLUSH_BYTES = 262_144
+UNSENT_FACTOR_MAX = 10
 DEADLINE_POLL_MIN_S = 0.005
 DEADLINE_POLL_MAX_S = 60.0
 
@@ -55,12 +56,18 @@ class _Peer(asyncio.Protocol):
         """The transport closes by itself."""
 
     def pause_writing(self) -> None:
-        if self.connection is not None:
+        if self.connection is not None and self.transport is not None:
             self.connection.set_writable(writable=False)
+            self.transport.pause_reading()  # who does not read answers need not ask more
 
     def resume_writing(self) -> None:
-        connection = self.connection
-        if connection is not None:
+        """Go on in the next turn: closing a transport from within this callback makes asyncio close it twice."""
+        asyncio.get_running_loop().call_soon(self._resume)
+
+    def _resume(self) -> None:
+        connection, transport = self.connection, self.transport
+        if connection is not None and transport is not None and not transport.is_closing():
+            transport.resume_reading()
             self._server.guarded(connection, lambda: connection.set_writable(writable=True))
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -81,10 +88,13 @@ class _Peer(asyncio.Protocol):
 
     def flush(self) -> None:
         """Write what was gathered."""
-        if self._out and self.transport is not None:
-            self.transport.write(b"".join(self._out))
-        self._out = []
-        self._out_bytes = 0
+        data, self._out, self._out_bytes = b"".join(self._out), [], 0
+        if data and self.transport is not None:
+            self.transport.write(data)
+            unsent_bytes = self.transport.get_write_buffer_size()
+            if unsent_bytes > UNSENT_FACTOR_MAX * self._server.limits.write_buffer_bytes_max and self.connection:
+                log.warning("servicebus.connection-cut", unsent_bytes=unsent_bytes)
+                self.connection.drop()
 
     def _finish(self, gracefully: bool) -> None:  # noqa: FBT001 - the connection's contract
         if self.transport is None:

@@ -7,8 +7,13 @@ import pytest
 
 from emulator.config import QueueConfig
 from emulator.servicebus import Limits, ServiceBusServer
+from emulator.servicebus.amqp import frames_out as out
 from emulator.servicebus.amqp import performatives as p
+from emulator.servicebus.amqp.encode import encode
 from emulator.servicebus.amqp.framing import AMQP_HEADER, EMPTY_FRAME, FrameReader, frame
+from emulator.servicebus.amqp.message import AMQP_VALUE, APPLICATION_PROPERTIES, section
+from emulator.servicebus.amqp.types import Described, Int, UInt, ULong
+from emulator.servicebus.front.auth import Claim
 from tests.support.servicebus import body_of, client_of, message, receive, running, send
 from tests.support.waiting import wait_until
 
@@ -34,7 +39,7 @@ async def test_garbage_from_many_connections_disturbs_nobody() -> None:
     async with running(Q) as server, client_of(server) as client, client.get_queue_sender("q") as sender:
         for _ in range(200):
             reader, writer = await connect(server)
-            prefix = chance.choice([b"", AMQP_HEADER, AMQP_HEADER + frame(0, p.open_("c", 65_536, 9, 0))])
+            prefix = chance.choice([b"", AMQP_HEADER, AMQP_HEADER + frame(0, out.open_("c", 65_536, 9, 0))])
             writer.write(prefix + chance.randbytes(chance.randint(0, 300)))
             writer.write_eof()
             await ended(reader)
@@ -56,7 +61,7 @@ async def test_silent_connection_is_cut_after_the_handshake_timeout() -> None:
 async def test_idle_connection_is_closed_with_an_error_and_a_living_one_is_kept() -> None:
     async with running(Q, limits=Limits(idle_timeout_s=0.3)) as server:
         reader, writer = await connect(server)
-        writer.write(AMQP_HEADER + frame(0, p.open_("client", 65_536, 9, 0)))
+        writer.write(AMQP_HEADER + frame(0, out.open_("client", 65_536, 9, 0)))
         for _ in range(8):
             await asyncio.sleep(0.1)  # the time that is shown to pass is the subject here
             writer.write(EMPTY_FRAME)
@@ -71,7 +76,7 @@ async def test_idle_connection_is_closed_with_an_error_and_a_living_one_is_kept(
 async def test_heartbeats_come_as_often_as_the_client_asks() -> None:
     async with running(Q) as server:
         reader, writer = await connect(server)
-        writer.write(AMQP_HEADER + frame(0, p.open_("client", 65_536, 9, 300)))
+        writer.write(AMQP_HEADER + frame(0, out.open_("client", 65_536, 9, 300)))
         opened = await asyncio.wait_for(reader.readexactly(8), 5)
         assert opened == AMQP_HEADER
         size = int.from_bytes(await reader.readexactly(4))
@@ -119,3 +124,37 @@ async def test_receiver_that_does_not_read_holds_up_nobody_and_no_memory() -> No
         assert 0 < counts.locked < counts.active == 600
         unsent = [peer.transport.get_write_buffer_size() for peer in server._peers if peer.transport is not None]
         assert max(unsent) < 10_000_000
+
+
+async def test_client_that_asks_and_never_reads_is_cut_off_before_memory_is() -> None:
+    limits = Limits(write_buffer_bytes_max=50_000)
+    async with running(Q, limits=limits) as server, client_of(server) as client:
+        await send(client, "q", *(message("x" * 20_000) for _ in range(10)))
+        reader, writer = await connect(server)
+        begin = out.described(p.BEGIN, (None, UInt(0), UInt(9), UInt(9)))
+        writer.write(AMQP_HEADER + frame(0, out.open_("client", 65_536, 9, 0)) + frame(0, begin))
+        await wait_until(lambda: any(peer.connection and peer.connection.channels for peer in server._peers), "begun")
+        (connection,) = (peer.connection for peer in server._peers if peer.connection and not peer.connection.claims)
+        connection.claims[""] = Claim("", 1e12)
+        node = Described(ULong(p.SOURCE), ["q/$management"])
+        here = Described(ULong(p.TARGET), ["here"])
+        for handle, receives, source, target in ((0, True, node, here), (1, False, here, node)):
+            fields = (f"l{handle}", UInt(handle), receives, None, None, source, target, None, None, UInt(0))
+            writer.write(frame(0, out.described(p.ATTACH, fields)))
+        flow = (UInt(0x40000000), UInt(1 << 30), UInt(0), UInt(9), UInt(0), UInt(0), UInt(1 << 30))
+        writer.write(frame(0, out.described(p.FLOW, flow)))
+        request = section(APPLICATION_PROPERTIES, encode({"operation": "com.microsoft:peek-message"})) + section(
+            AMQP_VALUE, encode({"from-sequence-number": 1, "message-count": Int(10)})
+        )
+        number = 0
+        while server.connection_count > 1 and number < 5_000:
+            transfer = out.transfer(1, number, b"t" * 16, 0, settled=True, more=False)
+            writer.write(frame(0, transfer + request))
+            number += 1
+            if number % 50 == 0:
+                await asyncio.sleep(0)
+        unsent = [peer.transport.get_write_buffer_size() for peer in server._peers if peer.transport is not None]
+        assert max(unsent) < 10_000_000
+        writer.transport.abort()
+        await ended(reader)
+        await send(client, "q", message("still there"))

@@ -15,13 +15,17 @@ from emulator.config import QueueConfig, ServiceBusConfig
 from emulator.faults import Faults
 from emulator.journal import MemoryJournal
 from emulator.servicebus import Limits
+from emulator.servicebus.amqp import frames_out as out
 from emulator.servicebus.amqp import performatives as p
 from emulator.servicebus.amqp.decode import DEPTH_MAX, EMPTY_ELEMENTS_MAX, decode, skip
 from emulator.servicebus.amqp.encode import encode, encode_list
 from emulator.servicebus.amqp.framing import AMQP_HEADER, SASL_FRAME, SASL_HEADER, FrameReader, FramingError, frame
 from emulator.servicebus.amqp.message import (
+    AMQP_VALUE,
     APPLICATION_PROPERTIES,
+    PROPERTIES,
     list_fields,
+    section,
     split,
     with_application_properties,
 )
@@ -264,9 +268,9 @@ class Clockwork:
         self.connection.claims[path] = Claim(path, 1.0)
 
 
-OPEN = frame(0, p.open_("client", 65_536, 255, 0))
-BEGIN = frame(0, p.described(p.BEGIN, (None, UInt(0), UInt(1_000), UInt(1_000))))
-SASL_INIT = frame(0, p.described(p.SASL_INIT, (Symbol("ANONYMOUS"),)), SASL_FRAME)
+OPEN = frame(0, out.open_("client", 65_536, 255, 0))
+BEGIN = frame(0, out.described(p.BEGIN, (None, UInt(0), UInt(1_000), UInt(1_000))))
+SASL_INIT = frame(0, out.described(p.SASL_INIT, (Symbol("ANONYMOUS"),)), SASL_FRAME)
 HANDSHAKE = SASL_HEADER + SASL_INIT + AMQP_HEADER + OPEN + BEGIN
 
 
@@ -275,11 +279,11 @@ def attach(handle: int, address: str, *, receives: bool) -> bytes:
     empty = Described(ULong(p.TARGET), ["client"])
     source, target = (terminus, empty) if receives else (empty, terminus)
     fields = (f"link{handle}", UInt(handle), receives, UByte(0), UByte(0), source, target, None, None, UInt(0))
-    return frame(0, p.described(p.ATTACH, fields))
+    return frame(0, out.described(p.ATTACH, fields))
 
 
 def transfer(handle: int, number: int, payload: bytes, *, more: bool = False) -> bytes:
-    return frame(0, p.transfer(handle, number, b"t" * 16, 0, settled=False, more=more) + payload)
+    return frame(0, out.transfer(handle, number, b"t" * 16, 0, settled=False, more=more) + payload)
 
 
 def opened() -> Clockwork:
@@ -305,7 +309,7 @@ def test_unknown_protocol_and_mechanism_are_answered_and_closed() -> None:
     host.connection.receive(b"GET / HTTP/1.1\r\n\r\n")
     assert (bytes(host.out), host.finished) == (SASL_HEADER, True)
     host = Clockwork()
-    host.connection.receive(SASL_HEADER + frame(0, p.described(p.SASL_INIT, (Symbol("PLAIN"),)), SASL_FRAME))
+    host.connection.receive(SASL_HEADER + frame(0, out.described(p.SASL_INIT, (Symbol("PLAIN"),)), SASL_FRAME))
     assert host.finished is True
     assert host.replies()[-1].value == [1]
 
@@ -342,7 +346,7 @@ def test_transfer_on_a_handle_without_link_ends_the_session_only() -> None:
     (ended,) = host.replies()
     assert ended.descriptor == p.END
     assert ended.value[0].value[0] == "amqp:session:unattached-handle"
-    host.connection.receive(transfer(9, 1, b"") + frame(0, p.detach(9)) + BEGIN)
+    host.connection.receive(transfer(9, 1, b"") + frame(0, out.detach(9)) + BEGIN)
     assert [reply.descriptor for reply in host.replies()] == [p.BEGIN]
 
 
@@ -362,7 +366,7 @@ def test_links_and_sessions_have_a_limit() -> None:
     host = opened()
     host.limits = Limits(sessions_per_connection_max=2)
     for channel in (1, 2):
-        host.connection.receive(frame(channel, p.described(p.BEGIN, (None, UInt(0), UInt(1), UInt(1)))))
+        host.connection.receive(frame(channel, out.described(p.BEGIN, (None, UInt(0), UInt(1), UInt(1)))))
     assert host.finished is True
 
 
@@ -381,12 +385,83 @@ def test_window_of_the_client_is_honoured() -> None:
     host = opened()
     for number in range(5):
         host.engine.send("q", [read_message(raw_message(b"%d" % number))])
-    flow = p.described(p.FLOW, (UInt(0x40000000), UInt(2), UInt(0), UInt(9), UInt(0), UInt(0), UInt(100)))
+    flow = out.described(p.FLOW, (UInt(0x40000000), UInt(2), UInt(0), UInt(9), UInt(0), UInt(0), UInt(100)))
     host.connection.receive(attach(0, "q", receives=True) + frame(0, flow))
     assert [reply.descriptor for reply in host.replies()].count(p.TRANSFER) == 2
-    more = p.described(p.FLOW, (UInt(0x40000002), UInt(10), UInt(0), UInt(9)))
+    more = out.described(p.FLOW, (UInt(0x40000002), UInt(10), UInt(0), UInt(9)))
     host.connection.receive(frame(0, more))
     assert [reply.descriptor for reply in host.replies()].count(p.TRANSFER) == 3
+
+
+def flow(handle: int, count: int, credit: int, *, drain: bool = False) -> bytes:
+    fields = (UInt(0x40000000), UInt(1_000), UInt(0), UInt(9), UInt(handle), UInt(count), UInt(credit), None, drain)
+    return frame(0, out.described(p.FLOW, fields))
+
+
+def test_drain_uses_up_the_credit_and_says_so() -> None:
+    host = opened()
+    host.engine.send("q", [read_message(raw_message(b"only one"))])
+    host.connection.receive(attach(0, "q", receives=True))
+    host.replies()
+    host.connection.receive(flow(0, 0, 5, drain=True))
+    delivered, drained = host.replies()
+    assert delivered.descriptor == p.TRANSFER
+    assert (drained.value[5], drained.value[6], drained.value[8]) == (5, 0, True)
+    host.engine.send("q", [read_message(raw_message(b"later"))])
+    assert host.replies() == []
+
+
+def request(number: int, operation: str, body: dict[str, Any]) -> bytes:
+    properties = section(PROPERTIES, encode_list([encode(uuid.UUID(int=number))]))
+    named = section(APPLICATION_PROPERTIES, encode({"operation": operation}))
+    return transfer(1, number, properties + named + section(AMQP_VALUE, encode(body)))
+
+
+def test_replies_wait_for_the_credit_of_the_client() -> None:
+    host = opened()
+    host.connection.receive(attach(0, "q/$management", receives=True) + attach(1, "q/$management", receives=False))
+    host.connection.receive(flow(0, 0, 1))
+    host.replies()
+    for number in range(3):
+        host.connection.receive(request(number, "com.microsoft:peek-message", {}))
+    descriptors = [reply.descriptor for reply in host.replies()]
+    assert (descriptors.count(p.TRANSFER), descriptors.count(p.DISPOSITION)) == (1, 3)
+    host.connection.receive(flow(0, 1, 2))
+    assert [reply.descriptor for reply in host.replies()] == [p.TRANSFER] * 2
+
+
+@pytest.mark.parametrize(
+    ("operation", "body"),
+    [
+        ("nothing-known", {}),
+        ("peek-message", {"from-sequence-number": "1", "message-count": 1}),
+        ("peek-message", {"from-sequence-number": 1, "message-count": 0}),
+        ("renew-lock", {"lock-tokens": []}),
+        ("renew-lock", {"lock-tokens": [1]}),
+        ("renew-lock", {"lock-tokens": [uuid.UUID(int=1)]}),
+        ("renew-session-lock", {"session-id": "1"}),
+        ("get-session-state", {}),
+        ("set-session-state", {"session-id": 5}),
+        ("receive-by-sequence-number", {"sequence-numbers": [1], "receiver-settle-mode": 1}),
+        ("update-disposition", {"disposition-status": "odd", "lock-tokens": [uuid.UUID(int=1)]}),
+        ("update-disposition", {"disposition-status": "completed", "lock-tokens": [uuid.UUID(int=1)]}),
+        ("schedule-message", {"messages": [{"message": b"garbage"}]}),
+        ("schedule-message", {"messages": [{"message": raw_message(b"x")}]}),
+        ("cancel-scheduled-message", {"sequence-numbers": [7]}),
+        ("get-message-sessions", {"skip": 0, "top": 1}),
+    ],
+)
+def test_wrong_request_gets_a_condition_and_the_link_goes_on(operation: str, body: dict[str, Any]) -> None:
+    host = opened()
+    host.connection.receive(attach(0, "q/$management", receives=True) + attach(1, "q/$management", receives=False))
+    host.connection.receive(flow(0, 0, 100))
+    host.replies()
+    host.out.clear()
+    host.connection.receive(request(0, f"com.microsoft:{operation}", body))
+    assert b"errorCondition" in bytes(host.out)
+    host.out.clear()
+    host.connection.receive(request(1, "com.microsoft:peek-message", {"from-sequence-number": 1, "message-count": 1}))
+    assert b"No messages" in bytes(host.out)
 
 
 def test_session_filter_that_is_no_string_is_refused() -> None:
@@ -396,7 +471,7 @@ def test_session_filter_that_is_no_string_is_refused() -> None:
             ULong(p.SOURCE), ["s", None, None, None, None, None, None, {Symbol("com.microsoft:session-filter"): wrong}]
         )
         fields = ("l", UInt(0), True, UByte(0), UByte(1), source, Described(ULong(p.TARGET), ["c"]))
-        host.connection.receive(frame(0, p.described(p.ATTACH, fields)))
+        host.connection.receive(frame(0, out.described(p.ATTACH, fields)))
         assert host.replies()[-1].value[2].value[0] == "amqp:invalid-field"
 
 
@@ -409,7 +484,7 @@ pieces = st.one_of(
     st.builds(transfer, st.integers(0, 3), st.integers(0, 5), st.binary(max_size=40), more=st.booleans()),
     st.builds(transfer, st.integers(0, 3), st.integers(0, 5), st.builds(raw_message, st.binary(max_size=9))),
     st.builds(
-        lambda code, fields: frame(0, p.described(code, fields)),
+        lambda code, fields: frame(0, out.described(code, fields)),
         st.sampled_from(range(p.OPEN, p.CLOSE + 1)),
         st.lists(values, max_size=8),
     ),

@@ -40,6 +40,7 @@ def test_every_limit_has_its_default_in_the_table() -> None:
         f"(advertised: {limits.idle_timeout_s:g} s)",
         f"| {limits.write_buffer_bytes_max >> 20} MiB |",
         f"| {limits.queued_operations_max:,} |",
+        f"| {limits.unsettled_deliveries_max:,} |",
         f"| {limits.peek_messages_max}; {limits.reply_bytes_max >> 20} MiB |",
         f"| {limits.session_state_bytes_max // 1024} KiB |",
     ):

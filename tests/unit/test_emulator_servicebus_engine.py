@@ -1,5 +1,7 @@
 """What the embedded Service Bus does with messages, locks and time, without sockets and without waiting."""
 
+import random
+
 import pytest
 
 from emulator.config import QueueConfig
@@ -338,3 +340,33 @@ def test_accepting_a_session_costs_the_same_whatever_their_number() -> None:
             taker.close()
         looks[count] = looked / count
     assert looks[2_000] == looks[200]
+
+
+def test_locks_that_expire_under_load_lose_and_double_nothing() -> None:
+    bench = Bench(QueueConfig(name="q", lock_duration_s=5.0, max_delivery_count=2_000))
+    chance = random.Random(5)
+    takers = [bench.taker().open("q", credit=20) for _ in range(4)]
+    sent = 0
+    settled: list[str] = []
+    open_deliveries: list[tuple[int, int]] = []
+    seen = [0] * 4
+    for _ in range(600):
+        if sent < 1_000 and chance.random() < 0.7:
+            bench.send("q", *(made(str(sent + each)) for each in range(5)))
+            sent += 5
+        bench.pass_s(chance.random() * 2)
+        for index, taker in enumerate(takers):
+            open_deliveries += [(index, number) for number in range(seen[index], len(taker.deliveries))]
+            seen[index] = len(taker.deliveries)
+        for _ in range(min(len(open_deliveries), 8)):
+            index, number = open_deliveries.pop(chance.randrange(len(open_deliveries)))
+            try:
+                takers[index].settle(Complete(), number)
+                settled.append(takers[index].bodies[number])
+            except ServiceBusError as error:
+                lost = error.condition
+                assert lost == "com.microsoft:message-lock-lost"
+            takers[index].ask(20)
+    waiting = [body for body, _, _ in bench.state("q")]
+    assert len(settled) > 100
+    assert sorted(settled + waiting, key=int) == [str(number) for number in range(sent)]

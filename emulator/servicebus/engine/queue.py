@@ -4,94 +4,31 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from functools import partial
-from typing import Any
 
-import msgspec
-
-from emulator.servicebus.amqp.message import with_application_properties
 from emulator.servicebus.engine import rows
-from emulator.servicebus.engine.errors import (
-    ServiceBusError,
-    message_lock_lost,
-    message_not_found,
-    not_allowed,
-    session_lock_lost,
-)
-from emulator.servicebus.engine.intake import Intake
+from emulator.servicebus.engine.errors import ServiceBusError, message_not_found, not_allowed, session_lock_lost
 from emulator.servicebus.engine.message import Message, State
-from emulator.servicebus.engine.outcomes import Abandon, Complete, DeadLetter, Defer, Outcome, Release
 from emulator.servicebus.engine.receivers import Delivery, Receiver
 from emulator.servicebus.engine.sessions import Session, Sessions
+from emulator.servicebus.engine.store import Lock, Settings, Store
 from emulator.servicebus.engine.work import Context, Work
 
 DEAD_LETTER_SUFFIX = "/$DeadLetterQueue"
 BURST_MAX = 256
+BURST_BYTES_MAX = 262_144
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a queue and a subscription have in common."""
+class Queue(Store):
+    """The order in which messages are delivered, and the receivers that take them.
 
-    requires_session: bool = False
-    lock_duration_s: float = 60.0
-    max_delivery_count: int | None = 10
-    """None in a dead-letter queue: nothing leaves it by itself."""
-    ttl_s: float | None = None
-    dead_letters_expired: bool = False
-    duplicate_window_s: float | None = None
-
-
-class Lock:
-    """A message that one receiver holds. `receiver` is None once that one is gone and the lock only runs out."""
-
-    __slots__ = ("queue", "receiver", "sequence", "token", "until_s")
-
-    def __init__(self, queue: "Queue", sequence: int, token: bytes, until_s: float, receiver: Receiver | None) -> None:
-        self.queue = queue
-        self.sequence = sequence
-        self.token = token
-        self.until_s = until_s
-        self.receiver = receiver
-
-    def on_timer(self, now_s: float) -> None:
-        """The lock has expired: one delivery more, and the message is available again."""
-        del now_s
-        work = Work(self.queue.context)
-        self.queue.plan_unlock(work, self.token, failed=True)
-        work.commit()
-
-
-class _Expiry:
-    """The alarm of a message's time to live."""
-
-    __slots__ = ("_queue", "_sequence")
-
-    def __init__(self, queue: "Queue", sequence: int) -> None:
-        self._queue = queue
-        self._sequence = sequence
-
-    def on_timer(self, now_s: float) -> None:
-        """Expire the message, unless it is locked or deferred: then it lives until somebody is done with it."""
-        del now_s
-        self._queue.expire(self._sequence)
-
-
-class Queue(Intake):
-    """Messages in order, their locks, and the receivers that take them.
-
-    Invariants: a sequence number in `_ready` (or in a session's heap) may be stale; one that is deliverable is always
-    there. A locked message is in `_locked` and its token in `_locks`, both or neither.
+    Invariant: a sequence number in `_ready` (or in a session's heap) may be stale; one that is deliverable is always
+    there.
     """
 
     def __init__(self, path: str, settings: Settings, context: Context, *, dead_letters: "Queue | None" = None) -> None:
-        super().__init__(path, context, ttl_s=settings.ttl_s, duplicate_window_s=settings.duplicate_window_s)
-        self.settings = settings
-        self.dead_letters = dead_letters
-        self.messages: dict[int, Message] = {}
+        super().__init__(path, settings, context, dead_letters=dead_letters)
         self.sessions = Sessions(self) if settings.requires_session else None
         self._ready: list[int] = []
-        self._locked: dict[int, Lock] = {}
-        self._locks: dict[bytes, Lock] = {}
-        self._expiries: dict[int, _Expiry] = {}
         self._receivers: set[Receiver] = set()
         self._takers: OrderedDict[Receiver, None] = OrderedDict()
 
@@ -116,37 +53,31 @@ class Queue(Intake):
         """Enqueue a message."""
         self.plan_put(work, self.arrived(work, message))
 
-    def plan_put(self, work: Work, message: Message) -> None:
-        """Keep a message that has its number already."""
-        work.rows.append(rows.put_message(rows.MESSAGES, self.key, message))
-        work.then(partial(self.admit, message))
-        work.touch(self)
-
-    def admit(self, message: Message) -> None:
-        """Put a message into memory and make it available."""
-        sequence = message.sequence
-        self.messages[sequence] = message
-        if message.expires_s is not None:
-            expiry = self._expiries[sequence] = _Expiry(self, sequence)
-            self.context.timers.set(expiry, message.expires_s)
-        if self.sessions is not None and message.session_id is not None:
-            self.sessions.get(message.session_id).sequences.add(sequence)
-        self._make_available(message)
-
-    def _make_available(self, message: Message) -> None:
+    def message_available(self, message: Message) -> None:
+        """Put a message where deliveries are taken from: its session's heap, or the queue's."""
+        session = self._session_of(message)
+        if session is not None:
+            session.sequences.add(message.sequence)
         if message.state is not State.ACTIVE:
             return
-        if self.sessions is None or message.session_id is None:
+        if session is None:
             heapq.heappush(self._ready, message.sequence)
-        else:
-            session = self.sessions.get(message.session_id)
+        elif self.sessions is not None:
             heapq.heappush(session.ready, message.sequence)
             self.sessions.changed(session)
 
-    def restore_lock(self, sequence: int, row: rows.LockRow) -> None:
-        """Put a lock of a former process into memory."""
-        if sequence in self.messages and self.sessions is None:
-            self._lock(Lock(self, sequence, row.token, row.until_s, None))
+    def message_gone(self, message: Message) -> None:
+        """Forget a message, and its session if that was all there was to it."""
+        session = self._session_of(message)
+        if session is None:
+            _drop_stale(self._ready, self.messages)
+        elif self.sessions is not None:
+            session.sequences.discard(message.sequence)
+            self.sessions.collect(session)
+            _drop_stale(session.ready, session.sequences)
+
+    def _session_of(self, message: Message) -> Session | None:
+        return None if self.sessions is None or message.session_id is None else self.sessions.get(message.session_id)
 
     def restore_session_state(self, session_id: str, row: rows.StateRow) -> None:
         """Put the state of a session into memory."""
@@ -166,12 +97,8 @@ class Queue(Intake):
         receiver.sink.granted(receiver)
 
     def dispose(self, error: ServiceBusError) -> None:
-        """The queue was deleted: cancel its deadlines, close its receivers and acceptors."""
+        """The queue was deleted: close its receivers and acceptors as well."""
         super().dispose(error)
-        for lock in self._locks.values():
-            self.context.timers.cancel(lock)
-        for expiry in self._expiries.values():
-            self.context.timers.cancel(expiry)
         if self.sessions is not None:
             self.sessions.dispose(error)
         for receiver in self._receivers:
@@ -198,7 +125,7 @@ class Queue(Intake):
         if receiver.session is not None and self.sessions is not None:
             self.sessions.released(receiver.session)
         else:
-            for lock in self._locks.values():
+            for lock in self.locks.values():
                 if lock.receiver is receiver:
                     lock.receiver = None
 
@@ -219,7 +146,7 @@ class Queue(Intake):
         """Whether the heap's first number may be delivered, after dropping those that no longer may."""
         while ready:
             message = self.messages.get(ready[0])
-            if message is not None and message.state is State.ACTIVE and ready[0] not in self._locked:
+            if message is not None and message.state is State.ACTIVE and ready[0] not in self.locked:
                 if message.expires_s is None or message.expires_s > self.context.clock.now_s():
                     return True
                 self.expire(ready[0])
@@ -239,16 +166,18 @@ class Queue(Intake):
         deliveries: list[Delivery] = []
         work = Work(self.context)
         until_s = self._locked_until_s(receiver, work.now_s)
-        while len(deliveries) < count and self.has_deliverable(ready):
+        size_bytes = 0
+        while len(deliveries) < count and size_bytes < BURST_BYTES_MAX and self.has_deliverable(ready):
             message = self.messages[heapq.heappop(ready)]
+            size_bytes += len(message.bare)
             delivery = Delivery(message, self.context.new_token(), until_s)
             deliveries.append(delivery)
             if until_s is None:
-                self._plan_remove(work, message)
+                self.plan_remove(work, message)
                 continue
             if receiver.session is None:
                 work.rows.append(rows.put_lock(self.key, message.sequence, delivery.token, until_s))
-            work.then(partial(self._lock, Lock(self, message.sequence, delivery.token, until_s, receiver)))
+            work.then(partial(self.lock, Lock(self, message.sequence, delivery.token, until_s, receiver)))
         try:
             work.commit()
         except BaseException:
@@ -264,146 +193,6 @@ class Queue(Intake):
             return None
         return now_s + self.settings.lock_duration_s if receiver.session is None else receiver.session.locked_until_s
 
-    def _lock(self, lock: Lock) -> None:
-        self._locked[lock.sequence] = lock
-        self._locks[lock.token] = lock
-        if lock.receiver is not None and lock.receiver.session is not None:
-            lock.receiver.session.tokens.add(lock.token)
-        else:
-            self.context.timers.set(lock, lock.until_s)
-
-    def _unlock(self, lock: Lock) -> None:
-        del self._locked[lock.sequence]
-        del self._locks[lock.token]
-        if lock.receiver is not None and lock.receiver.session is not None:
-            lock.receiver.session.tokens.discard(lock.token)
-        else:
-            self.context.timers.cancel(lock)
-
-    def sequence_of(self, token: bytes) -> int:
-        """Which message a current token locks."""
-        return self._locks[token].sequence
-
-    # --- settlement ---
-
-    def find_lock(self, token: bytes, receiver: Receiver | None = None) -> Lock:
-        """The lock of a token, held by `receiver` or, since that one closed, by nobody. Raises ServiceBusError."""
-        lock = self._locks.get(token)
-        if lock is None or (receiver is not None and lock.receiver not in (receiver, None)):
-            session = None if receiver is None else receiver.session
-            if session is not None and session.holder is not receiver:
-                raise session_lock_lost(session.id)
-            raise message_lock_lost()
-        return lock
-
-    def settle(self, locks: Iterable[Lock], outcome: Outcome) -> None:
-        """Carry out an outcome for messages that are locked: for all of them or, on failure, none."""
-        work = Work(self.context)
-        for lock in locks:
-            self._plan_settle(work, lock, outcome)
-        work.commit()
-
-    def _plan_settle(self, work: Work, lock: Lock, outcome: Outcome) -> None:
-        message = self.messages[lock.sequence]
-        match outcome:
-            case Complete():
-                self._plan_remove(work, message, lock)
-            case Release():
-                self.plan_unlock(work, lock.token, failed=False)
-            case Abandon(properties=properties):
-                self.plan_unlock(work, lock.token, failed=True, properties=properties)
-            case Defer(properties=properties):
-                self._plan_unlocked(
-                    work, lock, msgspec.structs.replace(_with(message, properties), state=State.DEFERRED)
-                )
-            case DeadLetter():
-                self.plan_dead_letter(work, message, outcome, lock)
-
-    def plan_unlock(self, work: Work, token: bytes, *, failed: bool, properties: dict[str, Any] | None = None) -> None:
-        """Give a locked message back. `failed` counts a delivery; at the entity's maximum it is dead-lettered."""
-        lock = self._locks[token]
-        message = _with(self.messages[lock.sequence], properties or {})
-        if failed:
-            message = msgspec.structs.replace(message, delivery_count=message.delivery_count + 1)
-            maximum = self.settings.max_delivery_count
-            if maximum is not None and message.delivery_count >= maximum:
-                why = f"Message could not be consumed after {maximum} delivery attempts."
-                self.plan_dead_letter(work, message, DeadLetter("MaxDeliveryCountExceeded", why), lock)
-                return
-        self._plan_unlocked(work, lock, message)
-
-    def _plan_unlocked(self, work: Work, lock: Lock, message: Message) -> None:
-        if message is not self.messages[lock.sequence]:
-            work.rows.append(rows.put_message(rows.MESSAGES, self.key, message))
-        self._plan_drop_lock(work, lock)
-        work.then(partial(self._unlocked, lock, message))
-        work.touch(self)
-
-    def _unlocked(self, lock: Lock, message: Message) -> None:
-        self._unlock(lock)
-        self.messages[message.sequence] = message
-        self._make_available(message)
-        expiry = self._expiries.get(message.sequence)
-        if expiry is not None and message.expires_s is not None:
-            self.context.timers.set(expiry, message.expires_s)  # it may have passed while the lock held it off
-
-    def _plan_drop_lock(self, work: Work, lock: Lock) -> None:
-        if self.sessions is None:
-            work.rows.append(rows.drop_lock(self.key, lock.sequence))
-
-    def _plan_remove(self, work: Work, message: Message, lock: Lock | None = None) -> None:
-        work.rows.append(rows.drop_message(rows.MESSAGES, self.key, message.sequence))
-        if lock is not None:
-            self._plan_drop_lock(work, lock)
-        work.then(partial(self._remove, message, lock))
-
-    def _remove(self, message: Message, lock: Lock | None) -> None:
-        if lock is not None:
-            self._unlock(lock)
-        sequence = message.sequence
-        del self.messages[sequence]
-        expiry = self._expiries.pop(sequence, None)
-        if expiry is not None:
-            self.context.timers.cancel(expiry)
-        if self.sessions is not None and message.session_id is not None:
-            session = self.sessions.get(message.session_id)
-            session.sequences.discard(sequence)
-            self.sessions.collect(session)
-            _drop_stale(session.ready, session.sequences)
-        else:
-            _drop_stale(self._ready, self.messages)
-
-    def plan_dead_letter(self, work: Work, message: Message, why: DeadLetter, lock: Lock | None = None) -> None:
-        """Move a message to the dead-letter queue, where it keeps its number and no longer expires."""
-        if self.dead_letters is None:
-            raise not_allowed(f"Messages of '{self.path}' cannot be dead-lettered again.")
-        self._plan_remove(work, message, lock)
-        self.dead_letters.plan_put(work, self.dead_lettered(message, why))
-
-    @staticmethod
-    def dead_lettered(message: Message, why: DeadLetter) -> Message:
-        """The message as it stands in a dead-letter queue."""
-        extra = dict(why.properties)
-        if why.reason is not None:
-            extra["DeadLetterReason"] = why.reason
-        if why.description is not None:
-            extra["DeadLetterErrorDescription"] = why.description
-        return msgspec.structs.replace(_with(message, extra), state=State.ACTIVE, expires_s=None)
-
-    def expire(self, sequence: int) -> None:
-        """Drop or dead-letter a message whose time is over, unless it is locked or deferred."""
-        message = self.messages.get(sequence)
-        if message is not None and sequence not in self._locked and message.state is State.ACTIVE:
-            self._expire(message)
-
-    def _expire(self, message: Message) -> None:
-        work = Work(self.context)
-        if self.settings.dead_letters_expired and self.dead_letters is not None:
-            self.plan_dead_letter(work, message, _EXPIRED)
-        else:
-            self._plan_remove(work, message)
-        work.commit()
-
     # --- by number ---
 
     def receive_deferred(self, sequences: Sequence[int], *, deletes: bool, session: Session | None) -> list[Delivery]:
@@ -415,23 +204,23 @@ class Queue(Intake):
             if (
                 message is None
                 or message.state is not State.DEFERRED
-                or sequence in self._locked
+                or sequence in self.locked
                 or (session is not None and message.session_id != session.id)
             ):
                 raise message_not_found(sequence)
             if message.expires_s is not None and message.expires_s <= work.now_s:
-                self._expire(message)  # a deferred message expires when somebody asks for it
+                self.expire_now(message)  # a deferred message expires when somebody asks for it
                 raise message_not_found(sequence)
             receiver = None if session is None else session.holder
             until_s = session.locked_until_s if session else work.now_s + self.settings.lock_duration_s
             delivery = Delivery(message, self.context.new_token(), None if deletes else until_s)
             deliveries.append(delivery)
             if deletes:
-                self._plan_remove(work, message)
+                self.plan_remove(work, message)
                 continue
             if session is None:
                 work.rows.append(rows.put_lock(self.key, sequence, delivery.token, until_s))
-            work.then(partial(self._lock, Lock(self, sequence, delivery.token, until_s, receiver)))
+            work.then(partial(self.lock, Lock(self, sequence, delivery.token, until_s, receiver)))
         work.commit()
         return deliveries
 
@@ -468,11 +257,11 @@ class Queue(Intake):
     @property
     def locked_count(self) -> int:
         """How many messages are held by receivers."""
-        return len(self._locked)
+        return len(self.locked)
 
     def is_locked(self, sequence: int) -> bool:
         """Whether a receiver holds the message."""
-        return sequence in self._locked
+        return sequence in self.locked
 
     def held_session(self, session_id: str, owner: object) -> Session:
         """The session, which `owner` must hold. Raises ServiceBusError."""
@@ -484,21 +273,8 @@ class Queue(Intake):
         return session
 
 
-_EXPIRED = DeadLetter("TTLExpiredException", "The message expired and was dead lettered.")
-
-
 def _drop_stale(ready: list[int], live: Collection[int]) -> None:
     """Bound the numbers in a heap that no longer stand for a message."""
     if len(ready) > 2 * len(live) + 64:
         ready[:] = [number for number in ready if number in live]
         heapq.heapify(ready)
-
-
-def _with(message: Message, properties: dict[str, Any]) -> Message:
-    if not properties:
-        return message
-    try:
-        bare = with_application_properties(message.bare, properties)
-    except TypeError as error:
-        raise ServiceBusError("amqp:invalid-field", f"A property cannot be set: {error}.", 400) from error
-    return msgspec.structs.replace(message, bare=bare)

@@ -4,7 +4,8 @@ from emulator.journal import Journal
 from emulator.servicebus.engine import rows
 from emulator.servicebus.engine.errors import ServiceBusError, already_exists, not_allowed, not_found
 from emulator.servicebus.engine.filters import compile_filter
-from emulator.servicebus.engine.queue import DEAD_LETTER_SUFFIX, Queue, Settings
+from emulator.servicebus.engine.queue import DEAD_LETTER_SUFFIX, Queue
+from emulator.servicebus.engine.store import Settings
 from emulator.servicebus.engine.topic import Subscription, Topic
 from emulator.servicebus.engine.work import Context
 from emulator.servicebus.entities import QueueConfig, ServiceBusConfig, SubscriptionConfig, TopicConfig

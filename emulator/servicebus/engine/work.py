@@ -3,15 +3,20 @@
 import os
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from emulator.clock import Clock
 from emulator.journal import Change, Journal
 from emulator.servicebus.engine.timers import Timers
 from emulator.servicebus.limits import Limits
 
-if TYPE_CHECKING:
-    from emulator.servicebus.engine.queue import Queue
+
+class Dispatching(Protocol):
+    """What hands out messages when something has changed in it."""
+
+    def pump(self) -> None:
+        """Hand out what can be handed out."""
+        ...
 
 
 def _nobody() -> None:
@@ -50,13 +55,13 @@ class Work:
         self.now_s = context.clock.now_s()
         self.rows: list[Change] = []
         self._effects: list[Callable[[], None]] = []
-        self._touched: dict[Queue, None] = {}
+        self._touched: dict[Dispatching, None] = {}
 
     def then(self, effect: Callable[[], None]) -> None:
         """Run `effect` once the rows are safe."""
         self._effects.append(effect)
 
-    def touch(self, queue: "Queue") -> None:
+    def touch(self, queue: Dispatching) -> None:
         """Let `queue` hand out messages once all effects are done."""
         self._touched[queue] = None
 

@@ -3,6 +3,7 @@
 from collections import deque
 from typing import TYPE_CHECKING
 
+from emulator.servicebus.amqp import frames_out as out
 from emulator.servicebus.amqp import performatives as p
 from emulator.servicebus.amqp.framing import HEADER_BYTES, frame
 from emulator.servicebus.amqp.types import AmqpError
@@ -41,7 +42,7 @@ class Channel:
     def send_flow(self, handle: int, delivery_count: int, credit: int, *, drain: bool = False) -> None:
         """Send the state of a link and of this session."""
         self.send(
-            p.flow(
+            out.flow(
                 next_incoming_id=self._next_incoming_id,
                 window=WINDOW,
                 next_outgoing_id=self._next_outgoing_id,
@@ -56,15 +57,15 @@ class Channel:
         """Send a delivery; frames that the client's window has no room for wait until it has."""
         delivery_id = self._next_delivery_id
         self._next_delivery_id = (delivery_id + 1) & _U32
-        room = self.connection.peer_frame_bytes_max - HEADER_BYTES - p.TRANSFER_OVERHEAD_BYTES
+        room = self.connection.peer_frame_bytes_max - HEADER_BYTES - out.TRANSFER_OVERHEAD_BYTES
         if len(payload) <= room:
-            self._send_transfer(p.transfer(handle, delivery_id, tag, 0, settled=settled, more=False) + payload)
+            self._send_transfer(out.transfer(handle, delivery_id, tag, 0, settled=settled, more=False) + payload)
             return delivery_id
-        first = p.transfer(handle, delivery_id, tag, 0, settled=settled, more=True)
+        first = out.transfer(handle, delivery_id, tag, 0, settled=settled, more=True)
         self._send_transfer(first + payload[:room])
         for start in range(room, len(payload), room):
             more = start + room < len(payload)
-            self._send_transfer(p.transfer_next(handle, more=more) + payload[start : start + room])
+            self._send_transfer(out.transfer_next(handle, more=more) + payload[start : start + room])
         return delivery_id
 
     def _send_transfer(self, body: bytes) -> None:
@@ -81,8 +82,13 @@ class Channel:
         return bool(self._held_back)
 
     def await_settlement(self, delivery_id: int, link: OutboundLink, token: bytes) -> None:
-        """Remember what a disposition of this number is about."""
+        """Remember what a disposition of this number is about; beyond the limit the oldest is forgotten.
+
+        That one has most probably lost its lock; clients settle what is not confirmed through management.
+        """
         self._unsettled[delivery_id] = link, token
+        if len(self._unsettled) > self.connection.host.limits.unsettled_deliveries_max:
+            del self._unsettled[next(iter(self._unsettled))]
 
     # --- links ---
 
@@ -115,7 +121,7 @@ class Channel:
             return
         link.close()
         self._forget_deliveries(link)
-        self.send(p.detach(detach.handle))
+        self.send(out.detach(detach.handle))
 
     def on_transfer(self, transfer: p.Transfer) -> None:
         """A frame of a delivery from the client."""
@@ -139,7 +145,9 @@ class Channel:
                 link.on_flow(flow)
         elif flow.echo:
             self.send(
-                p.flow(next_incoming_id=self._next_incoming_id, window=WINDOW, next_outgoing_id=self._next_outgoing_id)
+                out.flow(
+                    next_incoming_id=self._next_incoming_id, window=WINDOW, next_outgoing_id=self._next_outgoing_id
+                )
             )
 
     def _release_held_back(self) -> None:

@@ -5,6 +5,7 @@ from enum import Enum
 
 import structlog
 
+from emulator.servicebus.amqp import frames_out as out
 from emulator.servicebus.amqp import performatives as p
 from emulator.servicebus.amqp.decode import decode
 from emulator.servicebus.amqp.framing import (
@@ -119,7 +120,7 @@ class Connection:
     def _on_header(self, header: bytes) -> None:
         if header == SASL_HEADER and self.stage is Stage.HEADER:
             self.stage = Stage.SASL
-            self.send(SASL_HEADER + frame(0, p.sasl_mechanisms(MECHANISMS), SASL_FRAME))
+            self.send(SASL_HEADER + frame(0, out.sasl_mechanisms(MECHANISMS), SASL_FRAME))
         elif header == AMQP_HEADER:
             self.stage = Stage.OPENING
             self.send(AMQP_HEADER)
@@ -139,9 +140,9 @@ class Connection:
     def _on_sasl_init(self, init: p.SaslInit) -> None:
         if init.mechanism in MECHANISMS:
             self.stage = Stage.AMQP_HEADER
-            self.send(frame(0, p.sasl_outcome(_SASL_OK), SASL_FRAME))
+            self.send(frame(0, out.sasl_outcome(_SASL_OK), SASL_FRAME))
         else:
-            self.send(frame(0, p.sasl_outcome(_SASL_AUTH), SASL_FRAME))
+            self.send(frame(0, out.sasl_outcome(_SASL_AUTH), SASL_FRAME))
             self._end(gracefully=True)
 
     # --- the connection ---
@@ -161,7 +162,7 @@ class Connection:
         idle_ms = int(limits.idle_timeout_s * 1_000)
         channel_max = limits.sessions_per_connection_max - 1
         self.stage = Stage.OPEN
-        self.send(frame(0, p.open_(self.host.container_id, limits.frame_bytes_max, channel_max, idle_ms)))
+        self.send(frame(0, out.open_(self.host.container_id, limits.frame_bytes_max, channel_max, idle_ms)))
         self.receive(b"")
 
     def _refuse_open(self, error: ServiceBusError) -> None:
@@ -176,7 +177,7 @@ class Connection:
             case p.Begin():
                 self._on_begin(number, performative)
             case p.Close():
-                self.send(frame(0, p.close()))
+                self.send(frame(0, out.close()))
                 self._end(gracefully=True)
             case p.Open() | p.SaslInit():
                 raise AmqpError("amqp:illegal-state", "The connection is open already.")
@@ -190,7 +191,7 @@ class Connection:
         if number in self.channels or len(self.channels) >= limit or number >= limit:
             raise AmqpError("amqp:not-allowed", f"Channel {number} cannot begin: at most {limit} sessions, each once.")
         channel = self.channels[number] = Channel(self, number, begin)
-        channel.send(p.begin(number, 0x40000000, 0x7FFFFFFF, _HANDLE_MAX))
+        channel.send(out.begin(number, 0x40000000, 0x7FFFFFFF, _HANDLE_MAX))
 
     def _on_channel_frame(self, channel: Channel, performative: p.Performative, body: bytes) -> None:
         try:
@@ -217,7 +218,7 @@ class Connection:
     def _end_channel(self, channel: Channel, error: AmqpError | None) -> None:
         del self.channels[channel.number]
         channel.close()
-        channel.send(p.end(error))
+        channel.send(out.end(error))
 
     def _on_attach(self, channel: Channel, attach: p.Attach, body: bytes) -> None:
         links = sum(len(each.links) for each in self.channels.values())
@@ -265,7 +266,7 @@ class Connection:
             return
         log.info("servicebus.connection-failed", condition=error.condition, reason=error.description)
         if self.stage is Stage.OPEN:
-            self.send(frame(0, p.close(error)))
+            self.send(frame(0, out.close(error)))
         self._end(gracefully=True)
 
     def mute(self) -> None:

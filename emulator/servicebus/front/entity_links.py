@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from emulator.servicebus.amqp import frames_out as out
 from emulator.servicebus.amqp import performatives as p
 from emulator.servicebus.amqp.decode import skip
 from emulator.servicebus.amqp.encode import encode, encode_list
@@ -219,7 +220,7 @@ class ReceiveLink(OutboundLink):
         try:
             outcome, echo = _outcome(disposition.state)
         except AmqpError as error:
-            self._answer(delivery_ids, p.rejected_state(error), disposition)
+            self._answer(delivery_ids, out.rejected_state(error), disposition)
             return
         receiver = self._receiver
 
@@ -228,12 +229,12 @@ class ReceiveLink(OutboundLink):
                 queue = self.channel.connection.host.engine.queue(self.path)
                 queue.settle([queue.find_lock(token, receiver) for token in tokens], outcome)
             except AmqpError as error:
-                self._answer(delivery_ids, p.rejected_state(error), disposition)
+                self._answer(delivery_ids, out.rejected_state(error), disposition)
             else:
                 self._answer(delivery_ids, echo, disposition)
 
         def refuse(error: ServiceBusError) -> None:
-            self._answer(delivery_ids, p.rejected_state(error), disposition)
+            self._answer(delivery_ids, out.rejected_state(error), disposition)
 
         facts = {**self._facts, "outcome": type(outcome).__name__.lower()}
         self.lane.run("settle", facts, apply, refuse)
@@ -241,7 +242,7 @@ class ReceiveLink(OutboundLink):
     def _answer(self, delivery_ids: list[int], state: bytes, disposition: p.Disposition) -> None:
         if not disposition.settled:
             for delivery_id in delivery_ids:
-                self.channel.send(p.disposition(p.ROLE_SENDER, delivery_id, state))
+                self.channel.send(out.disposition(p.ROLE_SENDER, delivery_id, state))
 
 
 def _session_filter(source: Any) -> tuple[bool, object]:
@@ -272,20 +273,20 @@ def _timeout_s(properties: Any) -> float | None:
 def _outcome(state: Any) -> tuple[Outcome, bytes]:
     """What a delivery state asks for, and how it is echoed. Raises ServiceBusError when it is no outcome."""
     if state is None:
-        return Release(), p.RELEASED_STATE
+        return Release(), out.RELEASED_STATE
     code = state.descriptor if isinstance(state, Described) else None
     fields = state.value if isinstance(state, Described) and isinstance(state.value, list) else []
     match code:
         case p.ACCEPTED:
-            return Complete(), p.ACCEPTED_STATE
+            return Complete(), out.ACCEPTED_STATE
         case p.RELEASED:
-            return Release(), p.RELEASED_STATE
+            return Release(), out.RELEASED_STATE
         case p.REJECTED:
-            return _dead_letter(fields[0] if fields else None), p.REJECTED_STATE
+            return _dead_letter(fields[0] if fields else None), out.REJECTED_STATE
         case p.MODIFIED:
             failed, undeliverable, annotations = (*fields[:3], None, None, None)[:3]
             properties = _properties(annotations)
-            echo = p.described(p.MODIFIED, (failed is True, undeliverable is True))
+            echo = out.described(p.MODIFIED, (failed is True, undeliverable is True))
             return (Defer(properties) if undeliverable is True else Abandon(properties)), echo
         case _:
             raise invalid_field("The delivery state is no outcome.")
