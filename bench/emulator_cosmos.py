@@ -27,8 +27,8 @@ import msgspec
 
 from emulator.clock import SystemClock
 from emulator.cosmos import CosmosServer
-from emulator.cosmos.throughput import Throughput
 from emulator.cosmos.auth import WELL_KNOWN_KEY
+from emulator.cosmos.throughput import Throughput
 from emulator.faults import Faults
 from emulator.journal import Journal, MemoryJournal, SqliteJournal
 
