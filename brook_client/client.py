@@ -85,10 +85,18 @@ class BrookClient:
         self._dispatcher.fail_all(ReplyUnavailableError("the client was closed; commands sent may still take effect"))
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_close, self._sending)
+                tasks.start_soon(self._close_sender)
                 if self._replies is not None:
                     await self._replies.stop()
                 await _close(self._receiving)
+
+    async def _close_sender(self) -> None:
+        """Let a send that is under way end first: one that opens its link meanwhile would leave its socket open."""
+        with anyio.move_on_after(_CLOSE_TIMEOUT_S):
+            async with self._send_lock:
+                await self._sending.close()
+            return
+        await _close(self._sending)
 
     async def append(
         self,
