@@ -75,23 +75,7 @@ class ControlServer:
         if self._runner is not None:
             raise RuntimeError("the control interface was started already")
         app = web.Application(middlewares=[_answer_errors], client_max_size=BODY_BYTES_MAX)
-        app.add_routes(
-            [
-                web.get("/health", self._health),
-                web.get("/requests", self._requests),
-                web.delete("/requests", self._reset_requests),
-                web.get("/faults", self._rules),
-                web.post("/faults", self._add_rule),
-                web.delete("/faults", self._clear_rules),
-                web.get("/faults/{id}", self._rule),
-                web.delete("/faults/{id}", self._remove_rule),
-                web.get("/clock", self._now),
-                web.post("/clock/jump", self._jump),
-                web.get("/servicebus/entities", self._entities),
-                web.post("/servicebus/sessions/take-lock", self._take_lock),
-                web.post("/blob/leases/break", self._break_lease),
-            ]
-        )
+        app.add_routes(self.routes())
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
         await runner.setup()
         try:
@@ -101,6 +85,24 @@ class ControlServer:
             raise
         self._runner = runner
         return int(runner.addresses[0][1])
+
+    def routes(self) -> list[web.RouteDef]:
+        """What there is to ask for."""
+        return [
+            web.get("/health", self._health),
+            web.get("/requests", self._requests),
+            web.delete("/requests", self._reset_requests),
+            web.get("/faults", self._rules),
+            web.post("/faults", self._add_rule),
+            web.delete("/faults", self._clear_rules),
+            web.get("/faults/{id}", self._rule),
+            web.delete("/faults/{id}", self._remove_rule),
+            web.get("/clock", self._now),
+            web.post("/clock/jump", self._jump),
+            web.get("/servicebus/entities", self._entities),
+            web.post("/servicebus/sessions/take-lock", self._take_lock),
+            web.post("/blob/leases/break", self._break_lease),
+        ]
 
     async def stop(self) -> None:
         """Stop listening and close what is open, within STOP_S. Idempotent."""
