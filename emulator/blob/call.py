@@ -2,8 +2,6 @@
 
 import base64
 import binascii
-import datetime as dt
-import email.utils
 import re
 import uuid
 from collections.abc import Mapping, Sequence
@@ -25,13 +23,14 @@ from emulator.blob.lease import (
     check_duration,
     parse_lease_id,
 )
-from emulator.blob.records import TIERS, ContentHeaders
+from emulator.blob.records import TIERS, ContentHeaders, parse_http_date
 from emulator.blob.store import BlobKey, Upload
 
 _METADATA_PREFIX = "x-ms-meta-"
 _MD5_BYTES = 16
-_RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
-_VERSION = re.compile(r"20\d\d-\d\d-\d\d")
+_INTEGER = re.compile(r"-?[0-9]{1,18}")  # int() would also take 1_000 and digits of other scripts
+_RANGE = re.compile(r"bytes=([0-9]{1,18})-([0-9]{0,18})")
+_VERSION = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}")
 _ROOT = "$root"
 # What these headers ask for would be silently ignored, so they are refused.
 _NOT_COVERED = {
@@ -137,10 +136,9 @@ class Call:
         text = self.headers.get(name)
         if text is None:
             return None
-        try:
-            return int(text)
-        except ValueError:
-            raise invalid_header(name, text) from None
+        if not _INTEGER.fullmatch(text):
+            raise invalid_header(name, text)
+        return int(text)
 
     def metadata(self) -> dict[str, str]:
         """The x-ms-meta- headers with their names as written. Names that differ in case only are refused."""
@@ -242,10 +240,9 @@ class Call:
         text = self.query.get("maxresults")
         if text is None:
             return highest
-        try:
-            asked = int(text)
-        except ValueError:
-            raise invalid_query("maxresults", text, "Not a number.") from None
+        if not _INTEGER.fullmatch(text):
+            raise invalid_query("maxresults", text, "Not a number.")
+        asked = int(text)
         if asked < 1:
             raise BlobError(
                 "OutOfRangeQueryParameterValue",
@@ -266,10 +263,9 @@ class Call:
         if text is None:
             return None
         try:
-            at = email.utils.parsedate_to_datetime(text)
+            return parse_http_date(text)
         except ValueError:
             raise invalid_header(name, text) from None
-        return int(at.replace(tzinfo=at.tzinfo or dt.UTC).timestamp())
 
 
 def _etags(text: str | None) -> tuple[str, ...]:

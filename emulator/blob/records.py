@@ -1,6 +1,7 @@
 """What Blob Storage keeps: containers, blobs, blocks. Immutable values, encoded with msgspec for the journal."""
 
 import datetime as dt
+import email.utils
 import re
 
 import msgspec
@@ -94,6 +95,15 @@ def ticks_at(now_s: float) -> int:
 def http_date(at_s: int) -> str:
     """RFC 1123, as in Last-Modified."""
     return dt.datetime.fromtimestamp(at_s, dt.UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
+
+
+def parse_http_date(text: str) -> int:
+    """Seconds since the epoch of an RFC 1123 date; ValueError where it is none, or of no year that there is."""
+    try:
+        at = email.utils.parsedate_to_datetime(text)
+        return int(at.replace(tzinfo=at.tzinfo or dt.UTC).timestamp())
+    except (OverflowError, TypeError) as error:
+        raise ValueError(f"{text!r} is no date") from error
 
 
 def check_container_name(name: str) -> None:

@@ -5,13 +5,12 @@ Source: https://learn.microsoft.com/rest/api/storageservices/authorize-with-shar
 
 import base64
 import binascii
-import datetime as dt
-import email.utils
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
 
 from emulator.blob.errors import BlobError
+from emulator.blob.records import parse_http_date
 
 DATE_TOLERANCE_S = 15 * 60
 _SIGNED_HEADERS = (
@@ -113,10 +112,9 @@ def _check_date(headers: Mapping[str, str], now_s: float) -> None:
     if not text:
         raise _failed("Neither x-ms-date nor Date is given.")
     try:
-        at = email.utils.parsedate_to_datetime(text)
+        at_s = parse_http_date(text)
     except ValueError:
         raise _failed(f"The date {text!r} is not in RFC 1123 format.") from None
-    at_s = at.replace(tzinfo=at.tzinfo or dt.UTC).timestamp()
     if abs(at_s - now_s) > DATE_TOLERANCE_S:
         raise _failed(f"Request date header too old: '{text}'.")
 

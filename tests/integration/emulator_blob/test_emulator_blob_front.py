@@ -144,6 +144,13 @@ async def test_old_request_is_403(raw: Raw) -> None:
     assert (response.status, response.code) == (403, "AuthenticationFailed")
 
 
+@pytest.mark.parametrize("date", ["", "soon", f"Mon, 23 Nov {9**30} 01:01:01 GMT"])
+async def test_request_without_a_date_is_403(raw: Raw, date: str) -> None:
+    headers = raw.signed("GET", "/box/b", {"x-ms-date": date, "Content-Type": "x/y"}, size=0)
+    response = await raw.bare("GET", "/box/b", headers)
+    assert (response.status, response.code) == (403, "AuthenticationFailed")
+
+
 async def test_jump_of_the_service_clock_does_not_age_requests(raw: Raw) -> None:
     raw.server.engine._store._clock.jump_s(3600)
     assert (await raw.send("GET", "/box/b")).status == 200
@@ -258,6 +265,15 @@ async def test_md5_of_a_range_on_request(raw: Raw) -> None:
         ("GET", "/box?restype=container&comp=list&include=wings", {}, 400, "InvalidQueryParameterValue"),
         ("PUT", "/pub?restype=container", {"x-ms-blob-public-access": "blob"}, 409, "PublicAccessNotPermitted"),
         ("GET", "/box/b", {"If-Modified-Since": "yesterday"}, 400, "InvalidHeaderValue"),
+        ("GET", "/box/b", {"If-Modified-Since": f"Mon, 23 Nov {9**30} 01:01:01 GMT"}, 400, "InvalidHeaderValue"),
+        ("GET", "/box/b", {"If-Modified-Since": "Mon, 23 Nov 2026 25:61:61 GMT"}, 400, "InvalidHeaderValue"),
+        (
+            "PUT",
+            "/box/b?comp=lease",
+            {"x-ms-lease-action": "acquire", "x-ms-lease-duration": "1_5"},
+            400,
+            "InvalidHeaderValue",
+        ),
         ("GET", "/box/b", {"x-ms-version": "now"}, 400, "InvalidHeaderValue"),
         ("GET", "/box/b", {"x-ms-lease-id": "mine"}, 400, "InvalidHeaderValue"),
         ("GET", "/%FF/b", {}, 400, "InvalidUri"),
