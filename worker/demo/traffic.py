@@ -53,7 +53,7 @@ class Traffic:
         if waiting := self._sent_s[reply.command_id]:
             self.latencies_s.append(self.last_reply_s - waiting.popleft())
         commands, events = _number(reply.facts.get("batchCommands")), _number(reply.facts.get("batchEvents"))
-        if commands:
+        if commands and len(self.replies[reply.command_id]) == 1:  # a repetition may tell of the same batch again
             self.batches[commands, events] += 1
 
 
