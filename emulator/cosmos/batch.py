@@ -44,7 +44,7 @@ class BulkOperation(msgspec.Struct, frozen=True):
 
 
 class OperationResult(msgspec.Struct, frozen=True):
-    """What one operation of a batch answers; `error` where it failed."""
+    """What one operation of a batch answers; `error` where it failed, which the service does not put on the wire."""
 
     status: int
     sub_status: int = 0

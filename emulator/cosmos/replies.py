@@ -62,8 +62,6 @@ def batch_body(result: BatchResult, kinds: list[str], *, minimal: bool) -> bytes
             head += b',"subStatusCode":%d' % outcome.sub_status
         if outcome.etag is not None:
             head += b',"eTag":' + encode(outcome.etag)
-        if outcome.error is not None:
-            head += b',"message":' + encode(outcome.error)
         if outcome.body is not None and (kind == "read" or not minimal):
             head += b',"resourceBody":' + outcome.body
         parts.append(head + b"}")

@@ -116,6 +116,7 @@ async def test_a_failed_operation_undoes_the_whole_batch(container: ContainerPro
     assert failed.value.error_index == 1
     assert failed.value.status_code == 412
     assert [result["statusCode"] for result in failed.value.operation_responses] == [424, 412, 424]
+    assert all(result.keys() == {"statusCode", "requestCharge"} for result in failed.value.operation_responses)
     assert (await container.read_item("head", PK))["position"] == 5
     for item_id in ("0", "1"):
         with pytest.raises(CosmosResourceNotFoundError):
