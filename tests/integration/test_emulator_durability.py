@@ -121,7 +121,7 @@ async def blob_load(ready: Ready, ledger: Ledger, chance: random.Random) -> None
         while True:
             name = f"blob{chance.randrange(BLOBS)}"
             client = service.get_blob_client("box", name)
-            guard = {"lease": LEASE} if ledger.known.get(f"{name}_lease") == "leased" else {}
+            guard: dict[str, Any] = {"lease": LEASE} if ledger.known.get(f"{name}_lease") == "leased" else {}
             content = chance.randbytes(chance.choice([10, 50_000, 5_000_000]))
             if chance.random() < 0.5:
                 with ledger.change(**{name: digest(content)}):
