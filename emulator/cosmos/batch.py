@@ -93,7 +93,8 @@ def parse_bulk(raw: bytes) -> list[BulkOperation]:
         raise bad_request("Batch request has no operations.")
     if len(wire) > OPERATIONS_MAX:
         raise bad_request(
-            f"Batch request has more operations than what is supported: {len(wire)}, the limit is {OPERATIONS_MAX}."
+            "Batch request has more operations than what is supported."
+            f" It has {len(wire)}, the limit is {OPERATIONS_MAX}."
         )
     operations = []
     for operation in wire:

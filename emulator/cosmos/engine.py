@@ -169,7 +169,7 @@ class CosmosEngine:
         index = None
         if place.range_id is not None:
             index = range_by_id(container, place.range_id).index
-        low, high = place.low or MIN, place.high or MAX
+        low, high = (place.low or MIN).upper(), (place.high or MAX).upper()
         if place.key is not None and len(place.key) > len(container.definition.paths):
             raise bad_request("The partition key has more components than the container's definition.")
         if place.key is not None and len(place.key) < len(container.definition.paths):

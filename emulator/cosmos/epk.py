@@ -144,7 +144,7 @@ def _v1(component: Component) -> str:
     if isinstance(component, str):
         component = component[:_V1_STRING_CHARACTERS]
     digest = murmur3_32(_hashed_form(component, b"\0"))
-    return (_encoded_number_v1(float(digest)) + _encoded_v1(component)).hex()
+    return (_encoded_number_v1(float(digest)) + _encoded_v1(component)).hex().upper()
 
 
 @lru_cache(maxsize=4096)
@@ -163,7 +163,7 @@ def split_ranges(count: int, kind: str, version: int) -> list[tuple[str, str]]:
     """The key space cut into `count` ranges of about the same number of keys each."""
     if kind != "MultiHash" and version == 1:
         # A version-1 key begins with its 32-bit hash as an encoded double.
-        bounds = [_encoded_number_v1(float(2**32 * cut // count)).hex() for cut in range(1, count)]
+        bounds = [_encoded_number_v1(float(2**32 * cut // count)).hex().upper() for cut in range(1, count)]
     else:
         bounds = [f"{(0x40 << 120) * cut // count:032X}" for cut in range(1, count)]
     edges = [MIN, *bounds, MAX]

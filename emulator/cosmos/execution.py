@@ -268,12 +268,11 @@ class Execution:
     def aggregate(self) -> Page:
         """The one row of a query with aggregates."""
         assert self.aggregation is not None
-        if self._query.order_by:
-            raise bad_request("ORDER BY cannot stand with aggregates.")
         for _, item in self._candidates(START):
             document = self._passes(item)
             if document is not None:
                 self.aggregation.feed(document, self._parameters)
         value = self.aggregation.result(self._parameters)
-        rows = [] if value is UNDEFINED else [encode(value)]
+        offset, limit = self._bounds()
+        rows = [] if value is UNDEFINED or offset or limit == 0 else [encode(value)]
         return Page(rows, None, self._charge(len(rows), sum(len(row) for row in rows)))

@@ -62,6 +62,8 @@ def _steps(text: Any) -> tuple[Steps, bool]:
     """A policy path as its steps and whether it ends in `*`."""
     if type(text) is not str or not text.startswith("/"):
         raise bad_request("The indexing policy holds a path that does not begin with '/'.")
+    if text == "/":
+        return (), True  # as older clients write the root
     steps = [quoted or plain for quoted, plain in _STEP.findall(text)]
     if steps[-1] not in ("*", "?"):
         raise bad_request(f"The indexing path '{text}' must end in '/*' or '/?'.")

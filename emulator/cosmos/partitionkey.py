@@ -57,7 +57,8 @@ class Definition(msgspec.Struct, frozen=True):
             raise bad_request("PartitionKey value must be supplied for this operation.")
         if len(key) != len(self.paths):
             raise bad_request(
-                f"Partition key provided has {len(key)} component(s), the container's definition {len(self.paths)}.",
+                "Partition key provided either doesn't correspond to definition in the collection or doesn't match"
+                " partition key field values specified in the document.",
                 SUB_PARTITION_KEY_MISMATCH,
             )
         return key

@@ -280,6 +280,8 @@ class Transaction:
     def _ttl_s(self, document: dict[str, Any]) -> int | None:
         ttl = document.get("ttl")
         if self._container.default_ttl_s is not None:
+            if "ttl" in document and ttl is None:
+                raise bad_request("The input ttl 'null' is invalid: leave it out to use the container's.")
             return check_ttl(ttl, "ttl")
         return ttl if is_number(ttl) and type(ttl) is int and -1 <= ttl <= TTL_S_MAX and ttl != 0 else None
 

@@ -16,6 +16,7 @@ from azure.cosmos.exceptions import (
     CosmosResourceExistsError,
     CosmosResourceNotFoundError,
 )
+from azure.cosmos.partition_key import NonePartitionKeyValue, NullPartitionKeyValue
 
 from emulator.clock import ManualClock
 from emulator.cosmos import CosmosServer
@@ -88,11 +89,24 @@ async def test_queries_over_several_physical_partitions(spread: ContainerProxy) 
     assert len(await rows(spread.query_items("SELECT TOP 7 * FROM c"))) == 7
     assert await rows(spread.query_items("SELECT VALUE COUNT(1) FROM c WHERE c.n < 30")) == [30]
     assert await rows(spread.query_items("SELECT VALUE SUM(c.n) FROM c")) == [sum(range(60))]
+    assert await rows(spread.query_items("SELECT VALUE SUM(c.n) FROM c ORDER BY c.n")) == [sum(range(60))]
+    assert await rows(spread.query_items("SELECT VALUE SUM(c.pk) FROM c")) == [None]  # the client's word for nothing
     assert await rows(spread.query_items("SELECT VALUE MIN(c.n) FROM c")) == [0]
     assert await rows(spread.query_items("SELECT VALUE AVG(c.n) FROM c")) == [29.5]
     assert len(await rows(spread.query_items("SELECT DISTINCT VALUE c.pk FROM c"))) == 20
     assert len(await rows(spread.query_items("SELECT * FROM c", max_item_count=7))) == 60
     assert len(await rows(spread.read_all_items(max_item_count=9))) == 60
+
+
+async def test_distinct_rows_in_order_are_skipped_and_limited_after_they_are_merged(database: DatabaseProxy) -> None:
+    container = await database.create_container("c", PartitionKey("/pk"), offer_throughput=30_000)
+    for number in range(10):
+        await container.create_item({"id": "x", "pk": number, "third": number // 3})
+    text = "SELECT DISTINCT c.third FROM c ORDER BY c.pk OFFSET {} LIMIT {}"
+    for offset, limit, expected in ((0, 2, [0, 1]), (2, 2, [2, 3]), (4, 3, [])):
+        found = container.query_items(text.format(offset, limit))
+        assert [row["third"] async for row in found] == expected
+    assert await rows(container.query_items("SELECT TOP 10 VALUE COUNT(c.id) FROM c")) == [10]
 
 
 async def test_pages_of_a_cross_partition_query_go_on_from_their_token(spread: ContainerProxy) -> None:
@@ -210,9 +224,30 @@ async def test_hierarchical_partition_keys(database: DatabaseProxy) -> None:
     with pytest.raises(CosmosHttpResponseError) as refused:
         await container.execute_item_batch(operations, partition_key=["a"])
     assert refused.value.status_code == 400
+    assert "doesn't correspond to definition in the collection" in str(refused.value.message)
 
 
 # --- items ---
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("key", [NonePartitionKeyValue, NullPartitionKeyValue, None, "text", "x" * 90, 1.5, True, ""])
+async def test_every_kind_of_key_works_everywhere(database: DatabaseProxy, version: int, key: Any) -> None:
+    container = await database.create_container("c", PartitionKey("/pk", version=version), offer_throughput=30_000)
+    fields = {} if key is NonePartitionKeyValue else {"pk": None if key is NullPartitionKeyValue else key}
+    await container.create_item({"id": "1", **fields})
+    await container.upsert_item({"id": "1", "n": 1, **fields})
+    operations: list[Any] = [("create", ({"id": "2", **fields},))]
+    await container.execute_item_batch(operations, partition_key=key)
+    assert (await container.read_item("1", key))["n"] == 1
+    assert len(await container.read_items([("1", key)])) == 1
+    feed_range = await container.feed_range_from_partition_key(key)
+    assert len(await rows(container.query_items("SELECT * FROM c", feed_range=feed_range))) == 2
+    if key is not None:  # which the client takes for "not given"
+        assert len(await rows(container.query_items("SELECT * FROM c", partition_key=key))) == 2
+    changes = container.query_items_change_feed(feed_range=feed_range, start_time="Beginning")
+    assert len(await rows(changes)) == 2
+    await container.delete_item("1", key)
 
 
 async def test_a_missing_partition_key_is_a_key_of_its_own(database: DatabaseProxy) -> None:

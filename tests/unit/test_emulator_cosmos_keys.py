@@ -38,7 +38,9 @@ def test_version_2_keys_are_those_of_the_client(value: Any) -> None:
 def test_version_1_keys_are_those_of_the_client(value: Any) -> None:
     # The client leaves the type of null out of a version-1 key; the other clients do not.
     as_client = float(value) if type(value) is int else value
-    assert effective_partition_key((to_component(value),), "Hash", 1) == sdk_key([as_client], path="/a", version=1)
+    assert (
+        effective_partition_key((to_component(value),), "Hash", 1) == sdk_key([as_client], path="/a", version=1).upper()
+    )  # the service writes capitals, and the client compares as if they were
 
 
 @settings(deadline=None)

@@ -204,6 +204,17 @@ def test_aggregates() -> None:
     ]
 
 
+def test_order_by_has_no_effect_on_aggregates() -> None:
+    bench = filled(10)
+    assert bench.query("SELECT VALUE SUM(c.position) FROM c ORDER BY c.position DESC") == [45]
+
+
+def test_the_root_may_be_indexed_as_older_clients_write_it() -> None:
+    bench = Bench(indexingPolicy={"includedPaths": [{"path": "/", "indexes": [{"kind": "Range"}]}]})
+    bench.create("a", n=1)
+    assert bench.query("SELECT VALUE c.n FROM c ORDER BY c.n") == [1]
+
+
 def test_projections() -> None:
     bench = filled(2)
     assert bench.query("SELECT c.id, c.position AS at, c.missing FROM c") == [
