@@ -78,14 +78,20 @@ def partition_key(key: BrookKey) -> str:
     return str(key)
 
 
-def session_id_for(key: BrookKey) -> str:
+def session_id_for(key: BrookKey, buckets: int | None = None) -> str:
     """The Service Bus session that carries the brook's commands.
 
-    The brook key itself while it fits the 128 characters of a session id (counted in UTF-16 units, as .NET counts
-    them), else `sha256:` and the SHA-256 of its UTF-8 bytes in hex. The two forms never meet: a brook key
-    contains a `|`, the hash form does not.
+    Without `buckets`: the brook key itself while it fits the 128 characters of a session id (counted in UTF-16 units,
+    as .NET counts them), else `sha256:` and the SHA-256 of its UTF-8 bytes in hex.
+
+    With `buckets`: one of so many sessions, by hash, that each carry many brooks. For brooks that are many and small:
+    opening a session costs far more than a command. Producers and workers must use the same number.
+
+    The forms never meet: a brook key contains a `|`, `sha256:…` and `bucket:3/16` do not.
     """
     text = str(key)
+    if buckets is not None:
+        return f"bucket:{int(_sha256(text)[:15], 16) % buckets}/{buckets}"
     return text if utf16_length(text) <= MESSAGE_ID_LENGTH_MAX else f"sha256:{_sha256(text)}"
 
 

@@ -1,8 +1,11 @@
 """The composition root: opens the clients, puts the pieces together, runs until told to stop."""
 
+import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import AsyncIterator
+from typing import Final
 
 import anyio
 import structlog
@@ -10,7 +13,7 @@ from anyio.abc import TaskGroup
 
 from schemas.guards import Guards
 from worker.clients import blob_service_client, cosmos_client, servicebus_client
-from worker.errors import StartError
+from worker.errors import StartError, WorkerError
 from worker.handlers.append import AppendHandler
 from worker.handlers.lookup import Lookup
 from worker.locking.blob import BlobLeaseManager
@@ -29,11 +32,21 @@ from worker.storage.retries import RetryOptions
 
 log = structlog.get_logger()
 
+_END_S: Final = 1.0
+"""How long leases and sessions may take to be given back when the worker ends at once."""
+
+_EXIT_UNFINISHED: Final = 1
+
+
+class UnfinishedError(WorkerError):
+    """The worker was made to end before it had finished what it had in hand. Nothing is lost by that."""
+
 
 async def run_worker(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT, then drain within `drain_grace_s`; a second signal ends at once.
 
-    Raises StartError when a service refuses us or does not answer at the start.
+    Raises StartError when a service refuses us or does not answer at the start, and UnfinishedError when it ended
+    with work in hand.
     """
     stopping = Stopping()
     async with anyio.create_task_group() as tasks:
@@ -45,9 +58,11 @@ async def run_worker(settings: Settings) -> None:
             try:
                 await server.run(stopping)
             except* BrokerRefusedError as group:
-                raise StartError(f"command_queue: {group.exceptions[0]}") from group
+                raise StartError(f"command_queue: {_first(group)}") from group
         log.info("worker.stopped")
         tasks.cancel_scope.cancel()
+        return
+    raise UnfinishedError("ended with work in hand; what was not settled comes again and gets the same replies")
 
 
 @contextlib.asynccontextmanager
@@ -76,7 +91,7 @@ async def open_server(settings: Settings) -> AsyncIterator[SessionServer]:
             ServiceBusSessionSource(broker, settings.command_queue, accept_wait_s=settings.session_accept_wait_s),
             BlobLeaseManager(blobs, settings.lease_container, settings.lease_options()),
             GroupProcessor(
-                Intake(guards, _reply_addresses(settings)),
+                Intake(guards, _reply_addresses(settings), settings.session_buckets),
                 handler,
                 replies,
                 brooks_concurrency_max=settings.brooks_concurrency_max,
@@ -123,7 +138,17 @@ async def _watch_signals(
         with anyio.move_on_after(grace_s):
             await anext(aiter(signals))
         log.warning("worker.ended-at-once", reason="second signal or end of the grace period")
+        # Requests under way are shielded from cancellation and may take as long as their time-outs: the end does not.
+        asyncio.get_running_loop().call_later(_END_S, os._exit, _EXIT_UNFINISHED)
         tasks.cancel_scope.cancel()
+
+
+def _first(group: BaseExceptionGroup[BrokerRefusedError]) -> BaseException:
+    """All slots are refused for the same reason: one of them tells it."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _limits(settings: Settings) -> Limits:

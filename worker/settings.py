@@ -82,6 +82,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_concurrent_sessions: Annotated[
         int, Meta(ge=1, le=2_000, description="Sessions worked on at once; each holds a connection.")
     ] = 16
+    session_buckets: Annotated[
+        Annotated[int, Meta(ge=1, le=100_000)] | None,
+        Meta(description="Sessions that producers spread their brooks over. Not set: each brook has its own session."),
+    ] = None
     session_accept_wait_s: Annotated[
         float, Meta(gt=0, le=60, description="How long one attempt to accept a session waits for one.")
     ] = 5.0

@@ -1,9 +1,11 @@
 """The session server over in-memory references: settle rules, failures, draining."""
 
+import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
+import msgspec
 import pytest
 
 from schemas.codec import JSON, MSGPACK, decode_reply, encode_command
@@ -44,6 +46,9 @@ OPTIONS = SessionOptions(
 )
 
 
+BUCKETS = 3
+
+
 class World:
     """A worker over references that a test can break."""
 
@@ -55,10 +60,10 @@ class World:
         self.leases = MemoryLeaseManager(MemoryLeaseService(), LeaseOptions())
         self.stopping = Stopping()
 
-    def send(self, one: AppendCommand, *, content_type: str = JSON, **fields: str) -> None:
+    def send(self, one: AppendCommand, *, content_type: str = JSON, buckets: int | None = None, **fields: str) -> None:
         self.broker.send(
             encode_command(one, content_type),
-            session_id=session_id_for(one.brook),
+            session_id=session_id_for(one.brook, buckets),
             message_id=one.command_id,
             content_type=content_type,
             **fields,
@@ -68,9 +73,10 @@ class World:
         return {sent.correlation_id: decode_reply(sent.body, sent.content_type) for sent in self.replies.sent}
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        groups = GroupProcessor(Intake(Guards(), frozenset({"elsewhere"})), self.handler, self.replies)
-        server = SessionServer(self.broker, self.leases, groups, OPTIONS)
+    async def running(self, options: SessionOptions = OPTIONS) -> AsyncIterator[None]:
+        intake = Intake(Guards(), frozenset({"elsewhere"}), session_buckets=BUCKETS)
+        groups = GroupProcessor(intake, self.handler, self.replies)
+        server = SessionServer(self.broker, self.leases, groups, options)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(server.run, self.stopping)
             yield
@@ -85,10 +91,12 @@ class FlakyStore(MemoryBrookStore):
     def __init__(self) -> None:
         super().__init__()
         self.failing = 0
+        self.failed_writes = 0
 
     async def write(self, key: BrookKey, operations: Sequence[Operation]) -> WriteResult:
         if self.failing:
             self.failing -= 1
+            self.failed_writes += 1
             raise StoreUnavailableError("out of order")
         return await super().write(key, operations)
 
@@ -307,3 +315,60 @@ async def test_two_workers_share_the_sessions_and_keep_the_order_in_each() -> No
     for number, key in enumerate(brooks):
         written = [str(event.command_id) async for event in world.store.read_forward(key)]
         assert written == [f"c{index}" for index in range(number, 600, 12)]
+
+
+async def test_a_bucket_carries_many_brooks_and_keeps_the_order_of_each() -> None:
+    world = World()
+    brooks = [BrookKey("orders", str(number)) for number in range(40)]
+    for index in range(400):
+        world.send(command(command_id=f"c{index}", key=brooks[index % 40]), buckets=BUCKETS)
+    assert len({session_id_for(key, BUCKETS) for key in brooks}) == BUCKETS
+    await world.settled()
+    for number, key in enumerate(brooks):
+        written = [str(event.command_id) async for event in world.store.read_forward(key)]
+        assert written == [f"c{index}" for index in range(number, 400, 40)]
+    assert sorted(sent.correlation_id for sent in world.replies.sent) == sorted(f"c{index}" for index in range(400))
+
+
+async def test_a_bucket_of_another_number_of_buckets_is_the_wrong_session() -> None:
+    world = World()
+    world.send(command(command_id="x"), buckets=BUCKETS + 1)
+    await world.settled()
+    ((_, why),) = world.broker.dead_letters
+    assert why.reason == RejectionCode.WRONG_SESSION
+    assert f"session_id_for(brook, {BUCKETS})" in why.description
+
+
+async def test_while_the_store_is_out_of_order_one_session_probes_and_the_others_wait() -> None:
+    world = World(delivery_count_max=2)
+    world.store.failing = 6
+    for index in range(40):
+        world.send(command(command_id=f"c{index}", key=BrookKey("orders", str(index % 8))))
+    await world.settled()
+    assert world.store.failing == 0
+    assert len(world.replies.sent) == 40
+    assert {delivery.delivery_count for delivery in world.broker.completed} == {0}
+    assert world.store.failed_writes <= 6
+
+
+async def test_a_hot_brook_gives_its_slot_to_others_after_its_turn() -> None:
+    world = World()
+    options = msgspec.structs.replace(OPTIONS, max_concurrent_sessions=1, session_hold_max_s=0.05, group_commands_max=5)
+    hot, quiet = BrookKey("hot", "1"), BrookKey("quiet", "1")
+    sent = itertools.count()
+
+    def keep_hot() -> None:
+        while world.broker.pending() < 50:
+            world.send(command(command_id=f"hot{next(sent)}", key=hot))
+
+    keep_hot()
+    async with world.running(options):
+        await wait_until(lambda: bool(world.replies.sent), "the hot brook's first reply")
+        world.send(command(command_id="quiet", key=quiet))
+
+        def quiet_is_answered() -> bool:
+            keep_hot()
+            return "quiet" in world.outcomes()
+
+        await wait_until(quiet_is_answered, "the quiet brook's reply while the hot one never runs dry")
+        world.stopping.set()

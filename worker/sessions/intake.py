@@ -36,9 +36,13 @@ class TurnedAway(msgspec.Struct, frozen=True, kw_only=True):
 class Intake:
     """Decodes and checks deliveries. Deterministic: a message delivered again is taken or turned away as before."""
 
-    def __init__(self, guards: Guards, reply_addresses: frozenset[str]) -> None:
-        """Take `reply_addresses` (lower case) as the entities that a sender may name; no name is always fine."""
+    def __init__(self, guards: Guards, reply_addresses: frozenset[str], session_buckets: int | None = None) -> None:
+        """Take `reply_addresses` (lower case) as the entities that a sender may name; no name is always fine.
+
+        With `session_buckets`, a command may come in its brook's bucket or in its brook's own session.
+        """
         self._guards = guards
+        self._session_buckets = session_buckets
         self._reply_addresses = reply_addresses
 
     def take(self, delivery: Delivery) -> Taken | TurnedAway:
@@ -59,10 +63,18 @@ class Intake:
             return _dead_lettered(delivery, error.code, error.problem, error.command_id)
         if (reply := check_command(command, self._guards) or self._check_delivery(command, delivery)) is not None:
             return TurnedAway(delivery=delivery, reply=reply, settlement=Complete())
-        if delivery.session_id != session_id_for(command.brook):
-            problem = Problem("sessionId", f"is not that of brook {command.brook}", "set it to session_id_for(brook)")
+        if not self._is_session_of(command.brook, delivery.session_id):
+            buckets = "" if self._session_buckets is None else f", {self._session_buckets}"
+            remedy = f"set it to session_id_for(brook{buckets})"
+            problem = Problem("sessionId", f"is not that of brook {command.brook}", remedy)
             return _dead_lettered(delivery, RejectionCode.WRONG_SESSION, problem, command.command_id)
         return Taken(delivery=delivery, key=command.brook, command=prepare(command, _time_of(delivery)))
+
+    def _is_session_of(self, brook: BrookKey, session_id: str) -> bool:
+        buckets = self._session_buckets
+        return session_id == session_id_for(brook) or (
+            buckets is not None and session_id == session_id_for(brook, buckets)
+        )
 
     def _check_delivery(self, command: AppendCommand, delivery: Delivery) -> Rejected | None:
         if delivery.message_id not in (None, command.command_id):

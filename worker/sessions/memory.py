@@ -117,8 +117,10 @@ class MemoryBroker:
                     del messages[place]
 
     def release(self, session_id: str) -> None:
-        """Free a session for the next holder."""
-        self._sessions[session_id].holder = None
+        """Free a session for the next holder; those that have waited longer come first."""
+        session = self._sessions.pop(session_id)
+        session.holder = None
+        self._sessions[session_id] = session
         self.notify()
 
 

@@ -29,6 +29,9 @@ log = structlog.get_logger()
 
 _RELEASE_TIMEOUT_S: Final = 5.0
 _CLOSING_MAX: Final = 32
+_ACCEPTORS_MIN: Final = 2
+"""While no session comes, so many slots ask for one. Each holds a connection and listens ten times a second."""
+
 _HELD_MAX_S: Final = 3600.0
 """A session is given back after an hour at the latest: the Service Bus client hangs after 10,000 lock renewals on one
 receiver, and renews a lock of the shortest kind, five seconds, about every other second."""
@@ -58,6 +61,7 @@ class SessionServer:
             pause_initial_s=options.session_pause_initial_s, pause_max_s=options.session_pause_max_s
         )
         self._closing = anyio.CapacityLimiter(_CLOSING_MAX)
+        self._accepting = anyio.CapacityLimiter(options.max_concurrent_sessions)
         self._accepted_any = False
         self._serving = 0
 
@@ -81,8 +85,7 @@ class SessionServer:
         """One session, or a while without one; False when this slot had better pause."""
         session = None
         try:
-            with stopping.unless_stopping():
-                session = await self._source.accept()
+            session = await self._accept(stopping)
             if session is not None:
                 self._accepted_any = True
                 await self._serve(session, stopping)
@@ -102,6 +105,19 @@ class SessionServer:
                 await self._closing.acquire_on_behalf_of(session)
                 closers.start_soon(self._close, session)
         return True
+
+    async def _accept(self, stopping: Stopping) -> CommandSession | None:
+        """Ask for a session: all slots do while sessions come, fewer and fewer while none does."""
+        session = None
+        with stopping.unless_stopping():
+            async with self._accepting:
+                session = await self._source.accept()
+            if session is None:
+                fewer = self._accepting.total_tokens // 2
+                self._accepting.total_tokens = max(fewer, min(_ACCEPTORS_MIN, self._options.max_concurrent_sessions))
+            else:
+                self._accepting.total_tokens = self._options.max_concurrent_sessions
+        return session
 
     async def _close(self, session: CommandSession) -> None:
         try:
