@@ -75,19 +75,17 @@ class AppendHandler:
         """
         run = _Run(self._store, brook, commands, self._limits, self._lookup)
         doubtful = run.ids if self._lookup is Lookup.ALWAYS else redelivered
-        fruitless = plans = 0
+        fruitless = 0
         try:
             while fruitless <= self._replans_max:
-                plans += 1
-                writes = run.writes_that_took_effect
                 decided = await run.once(doubtful)
                 if decided is not None:
                     return GroupResult(
-                        verdicts=decided.verdicts, batches=run.batches, plans=plans, charge_ru=run.charge_ru
+                        verdicts=decided.verdicts, batches=run.batches, plans=run.plans, charge_ru=run.charge_ru
                     )
                 # From here on any command may be in the brook by a write whose answer was lost.
                 doubtful = run.ids
-                fruitless = 0 if run.writes_that_took_effect > writes else fruitless + 1
+                fruitless = 0 if run.progressed else fruitless + 1
                 await self._pause(random.random() * _REPLAN_PAUSE_S * fruitless)
         except BaseException:
             brook.forget()
@@ -113,6 +111,7 @@ class _Run:
         self._lookup = lookup
         self.ids = frozenset(command.command_id for command in commands)
         self.batches: dict[CommandId, BatchFacts] = {}
+        self.plans = 0
 
     @property
     def charge_ru(self) -> float:
@@ -120,12 +119,14 @@ class _Run:
         return self._writer.charge_ru
 
     @property
-    def writes_that_took_effect(self) -> int:
-        """How much of the group's work is in the store."""
-        return self._writer.took_effects
+    def progressed(self) -> bool:
+        """Whether any write of the last plan took effect."""
+        return self._writer.progressed
 
     async def once(self, doubtful: frozenset[CommandId]) -> Plan | None:
         """Recover, plan and carry out; None when the brook was not as planned on and has to be planned anew."""
+        self.plans += 1
+        self._writer.progressed = False
         stored = self._writer.stored or await self._load()
         if not stored.is_settled:
             await recover(self._store, self._writer, self._commands)

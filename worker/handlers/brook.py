@@ -45,7 +45,8 @@ class BrookWriter:
         self._brook = brook
         self.limits = limits
         self.charge_ru = 0.0
-        self.took_effects = 0
+        self.progressed = False
+        """Whether a write took effect since this was last set to False."""
         self.blocked_on: StoredBrook | None = None
         """The state on which an event could not be created, if the last refusal was of that kind."""
 
@@ -95,7 +96,7 @@ class BrookWriter:
                 return None
             case Written(charge_ru=charge_ru):
                 self.charge_ru += charge_ru
-                self.took_effects += 1
+                self.progressed = True
                 return result
 
 
