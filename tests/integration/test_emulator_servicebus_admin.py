@@ -159,6 +159,11 @@ async def test_json_says_the_same() -> None:
                     assert (answer.status, "out of range" in (await answer.json())["detail"]) == (400, True)
                 async with http.put("/xml", data=b"<!DOCTYPE x><x/>") as answer:
                     assert answer.status == 400
+                for wrong in (b"{", b"[]", b"\xff"):
+                    async with http.put("/x", data=wrong, headers={"Content-Type": "application/json"}) as answer:
+                        assert answer.status == 400
+                async with http.get("/$Resources/queues?$skip=x") as answer:
+                    assert answer.status == 400
                 async with http.get("/t/Subscriptions/s") as answer:
                     assert (await answer.json())["rules"][0]["name"] == "$Default"
                 async with http.get("/nothing") as answer:
@@ -176,6 +181,13 @@ async def test_deleting_a_queue_closes_its_receivers() -> None:
             with pytest.raises(MessagingEntityNotFoundError):
                 await receiver.receive_messages(1, max_wait_time=2)
         assert server.engine.next_deadline_s() is None
+
+
+async def test_deleting_a_topic_leaves_queues_of_similar_names() -> None:
+    bench = Bench(Q, QueueConfig(name="t/x"), topics=(TOPIC,))
+    assert bench.engine.entities.paths() == ["q", "t/x", "t/Subscriptions/s"]
+    bench.engine.entities.delete("T")
+    assert bench.engine.entities.paths() == ["q", "t/x"]
 
 
 async def test_entities_made_while_running_outlive_a_restart() -> None:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from azure.servicebus import ServiceBusSubQueue
+from azure.servicebus.aio import AutoLockRenewer
 from azure.servicebus.exceptions import (
     MessageNotFoundError,
     OperationTimeoutError,
@@ -261,3 +262,27 @@ async def test_many_acceptors_share_the_sessions_and_keep_each_in_order() -> Non
 
         await asyncio.gather(*(worker() for _ in range(3)))
         assert seen == {str(key): ["0", "1", "2", "3", "4"] for key in range(6)}
+
+
+async def test_automatic_renewal_keeps_a_short_lock() -> None:
+    queue = QueueConfig(name="s", requires_session=True, lock_duration_s=1.0)
+    async with running(queue) as server, client_of(server) as client, AutoLockRenewer() as renewer:
+        await send(client, "s", message("x", "a"))
+        async with next_session(client, "s") as receiver:
+            renewer.register(receiver, receiver.session, max_lock_renewal_duration=30)
+            (got,) = await receive(receiver, 1)
+            requests = server.faults.requests
+            await wait_until(lambda: requests["servicebus", "renew-session-lock"] >= 4, "the lock was renewed")
+            await receiver.complete_message(got)
+        assert server.engine.counts("s").active == 0
+
+
+async def test_prefetched_messages_come_in_order_and_are_settled() -> None:
+    async with running(S) as server, client_of(server) as client:
+        await send(client, "s", *(message(str(n), "a") for n in range(30)))
+        async with next_session(client, "s", prefetch_count=20) as receiver:
+            got = await receive(receiver, 30)
+            assert [body_of(each) for each in got] == [str(n) for n in range(30)]
+            for each in got:
+                await receiver.complete_message(each)
+        assert server.engine.counts("s").active == 0

@@ -199,3 +199,17 @@ def test_rows_of_entities_that_are_gone_wait_for_their_return(tmp_path: Path) ->
     with pytest.raises(ServiceBusError, match="could not be found"):
         without.engine.queue("q")
     assert Bench(*QUEUES, journal=journal).state("q") == [("a", 0, False)]
+
+
+def test_deadline_that_could_not_be_written_is_tried_again() -> None:
+    journal = FailingJournal()
+    bench = Bench(*QUEUES, journal=journal)
+    bench.send("q", made("a"))
+    bench.taker().open("q", credit=1)
+    journal.is_full = True
+    with pytest.raises(OSError, match="no space"):
+        bench.pass_s(61)
+    assert bench.state("q") == [("a", 0, True)]
+    journal.is_full = False
+    bench.pass_s(2)
+    assert bench.state("q") == [("a", 1, False)]

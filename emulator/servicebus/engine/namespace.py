@@ -17,6 +17,8 @@ from emulator.servicebus.engine.work import Context, Work
 from emulator.servicebus.entities import ServiceBusConfig
 from emulator.servicebus.limits import Limits
 
+RETRY_S = 1.0
+
 
 class MessageView(NamedTuple):
     """A message as tests and operators see it."""
@@ -157,7 +159,11 @@ class Namespace:
     def advance(self) -> None:
         """Carry out everything whose time has come, the earliest first."""
         while (due := self.context.timers.pop_due(self.context.clock.now_s())) is not None:
-            due.on_timer(self.context.clock.now_s())
+            try:
+                due.on_timer(self.context.clock.now_s())
+            except BaseException:
+                self.context.timers.set(due, self.context.clock.now_s() + RETRY_S)  # the disk may be full: not lost
+                raise
 
     # --- for tests and operators ---
 

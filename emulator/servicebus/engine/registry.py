@@ -58,6 +58,10 @@ class Registry:
             raise not_allowed(f"Messages are not sent to the subscription '{path}' but to its topic.")
         return found
 
+    def paths(self) -> list[str]:
+        """Where messages are received, but for dead-letter queues."""
+        return [queue.path for queue in self._receivable.values() if queue.dead_letters is not None]
+
     def topic(self, name: str) -> Topic:
         """The topic of that name. Raises ServiceBusError."""
         found = self.topics.get(name.casefold())
@@ -99,9 +103,10 @@ class Registry:
     def delete(self, path: str) -> None:
         """Delete a queue, topic or subscription with everything in it; its receivers are closed."""
         key = path.casefold()
+        below = key + SUBSCRIPTION_INFIX.casefold()
         topic = self.topics.get(key)
         if topic is not None:
-            gone = [topic, *(queue for queue in self._receivable.values() if queue.key.startswith(key + "/"))]
+            gone = [topic, *(queue for queue in self._receivable.values() if queue.key.startswith(below))]
         elif key in self._receivable and self._receivable[key].dead_letters is not None:
             gone = [self._receivable[key], self._receivable[(path + DEAD_LETTER_SUFFIX).casefold()]]
         else:

@@ -61,7 +61,7 @@ async def _errors(request: web.Request, handler: _Handler) -> web.StreamResponse
         return await handler(request)
     except ServiceBusError as error:
         return _refusal(request, error.status, error.description)
-    except (ValueError, msgspec.ValidationError) as error:
+    except (ValueError, msgspec.MsgspecError) as error:
         return _refusal(request, _BAD_REQUEST, str(error))
 
 
