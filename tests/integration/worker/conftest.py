@@ -1,0 +1,20 @@
+"""One process with the embedded services for all tests of the worker as a process."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.support.site import Place, Site, running_site
+
+
+@pytest.fixture(scope="session")
+async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    async with running_site(tmp_path_factory.mktemp("site")) as it:
+        yield it
+
+
+@pytest.fixture
+async def place(site: Site) -> AsyncIterator[Place]:
+    """Queues and containers of one test alone; the faults that it installed end with it."""
+    yield site.place()
+    await site.control.clear_rules()

@@ -1,0 +1,86 @@
+"""The start of a worker: one clear line when something is not as it must be; and where its replies go."""
+
+from typing import Final
+
+import pytest
+
+from brook_client.messages import command_message
+from schemas.codec import decode_reply
+from schemas.keys import BrookKey
+from schemas.replies import Appended
+from tests.support.brooks import command
+from tests.support.site import SUBSCRIPTION, TOPIC, Place
+from tests.support.worker_process import START_S
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+WRONG_KEY: Final = "cGxhbnRlZC1zZWNyZXQ="
+
+
+async def refusal(place: Place, **changes: str) -> str:
+    """The one line that a worker with these settings ends with."""
+    async with place.worker(log_level="error", **changes) as worker:
+        assert await worker.ended(timeout_s=START_S) == 1, worker.text()
+        text = worker.text()
+    assert "Traceback" not in text
+    (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert WRONG_KEY not in text
+    return line
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"command_queue": "nowhere"}, "nowhere"),
+        ({"command_queue": "nowhere", "auto_provision": "false"}, "nowhere"),
+        ({"reply_queue": "nobody"}, "nobody"),
+        ({"cosmos_key": WRONG_KEY}, "refuses the key; check cosmos_key"),
+        ({"cosmos_endpoint": "http://127.0.0.1:1/"}, "check cosmos_endpoint"),
+        ({"auto_provision": "false", "cosmos_database": "absent"}, "absent"),
+    ],
+)
+async def test_what_is_not_as_it_must_be_ends_the_start_with_one_line(
+    place: Place, changes: dict[str, str], told: str
+) -> None:
+    if changes.get("auto_provision") == "false" and "command_queue" in changes:
+        await place.make_container()
+    assert told in await refusal(place, **changes)
+
+
+async def test_a_wrong_service_bus_key_ends_the_start_with_one_line(place: Place) -> None:
+    good = place.settings()["servicebus_connection_string"]
+    wrong = ";".join(
+        f"SharedAccessKey={WRONG_KEY}" if part.startswith("SharedAccessKey=") else part for part in good.split(";")
+    )
+    assert wrong != good
+    await place.make_container()
+    line = await refusal(place, servicebus_connection_string=wrong, auto_provision="false")
+    assert "check the entity's name and the credentials" in line
+
+
+@pytest.mark.parametrize("auto_provision", ["true", "false"])
+async def test_a_container_with_another_key_path_ends_the_start_and_is_left_as_it_is(
+    place: Place, auto_provision: str
+) -> None:
+    await place.make_container("/tenant")
+    line = await refusal(place, auto_provision=auto_provision)
+    assert "/tenant" in line
+    assert "/brookPartitionKey" in line
+    properties = await place.container.read()
+    assert properties["partitionKey"]["paths"] == ["/tenant"]
+
+
+async def test_replies_go_to_a_topic_where_the_settings_say_so(place: Place) -> None:
+    key = BrookKey("topic", "1")
+    one = command(command_id="by-topic", key=key)
+    async with (
+        place.ready_worker(reply_queue="", reply_topic=TOPIC),
+        place.broker.get_subscription_receiver(TOPIC, SUBSCRIPTION) as receiver,
+        place.broker.get_queue_sender(place.command_queue) as sender,
+    ):
+        await sender.send_messages(command_message(one))
+        (message,) = await receiver.receive_messages(max_message_count=1, max_wait_time=20)
+        await receiver.complete_message(message)
+    reply = decode_reply(b"".join(message.body), message.content_type)
+    assert isinstance(reply, Appended)
+    assert (reply.command_id, message.correlation_id, message.session_id) == ("by-topic", "by-topic", str(key))
