@@ -53,12 +53,24 @@ def main() -> None:
 
 
 @app.command()
-def run(config: ConfigOption = None) -> None:
-    """Run a worker until SIGTERM or SIGINT."""
+def run(
+    *,
+    config: ConfigOption = None,
+    processes: Annotated[
+        int, typer.Option(min=1, max=64, metavar="N", help="So many workers, each in a process of its own.")
+    ] = 1,
+) -> None:
+    """Run a worker until SIGTERM or SIGINT. With --processes, several: a worker uses one core."""
     with reported():
         from worker.app import run_worker  # noqa: PLC0415 - the other commands need no worker
+        from worker.supervisor import run_processes  # noqa: PLC0415
 
-        _run(run_worker, _settings(config))
+        settings = _settings(config)
+        if processes == 1:
+            _run(run_worker, settings)
+        else:
+            arguments = () if config is None else ("--config", str(config))
+            _run(partial(run_processes, grace_s=settings.drain_grace_s), processes, arguments)
 
 
 @app.command()

@@ -22,6 +22,8 @@ _BROOKS_MAX: Final = 1000
 
 _FINISHING_GROUPS_MAX: Final = 2
 _AVERAGE_WEIGHT: Final = 0.2
+_STOP_LOOK_S: Final = 1.0
+"""A receive is not cancelled, so it is kept short."""
 
 
 class PipelineOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,12 +73,20 @@ class Pipeline:
     async def _receive(self, stopping: Stopping) -> None:
         while not stopping.is_set and self._may_stay():
             room = await self._received.room()
-            deliveries = await self._session.receive(min(room, self._count_max()), self._options.session_idle_s)
+            deliveries = await self._receive_some(min(room, self._count_max()), stopping)
             if not deliveries:
                 break
             self._measure(deliveries)
             self._received.put(deliveries)
         self._received.close()
+
+    async def _receive_some(self, count_max: int, stopping: Stopping) -> Sequence[Delivery]:
+        """What comes before the session counts as idle; nothing when it is time to stop."""
+        idle_at_s = anyio.current_time() + self._options.session_idle_s
+        while not stopping.is_set and (left_s := idle_at_s - anyio.current_time()) > 0:
+            if deliveries := await self._session.receive(count_max, min(left_s, _STOP_LOOK_S)):
+                return deliveries
+        return ()
 
     async def _commit(self) -> None:
         brooks = Brooks(_BROOKS_MAX)

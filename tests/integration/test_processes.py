@@ -1,0 +1,86 @@
+"""`brook-worker run --processes N`: workers of one command, and how they end."""
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import pytest
+
+from emulator.app import Emulator
+from emulator.config import QueueConfig, ServiceBusConfig
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+
+QUEUES = ServiceBusConfig(
+    queues=(
+        QueueConfig(name="brook-commands", requires_session=True),
+        QueueConfig(name="brook-replies", requires_session=True),
+    )
+)
+
+
+def settings_of(azure: Emulator) -> dict[str, str]:
+    given = {
+        "servicebus_connection_string": azure.servicebus_connection_string,
+        "cosmos_endpoint": azure.cosmos_endpoint,
+        "cosmos_key": azure.cosmos_key,
+        "blob_connection_string": azure.blob_connection_string,
+        "auto_provision": "true",
+        "log_format": "json",
+    }
+    return {f"BROOK_WORKER_{name.upper()}": value for name, value in given.items()}
+
+
+@asynccontextmanager
+async def supervisor(azure: Emulator, log: Path) -> AsyncIterator[anyio.abc.Process]:
+    command = [sys.executable, "-m", "worker.cli", "run", "--processes", "2"]
+    with log.open("wb") as output:
+        process = await anyio.open_process(
+            command, stdout=output, stderr=output, env={**os.environ, **settings_of(azure)}, start_new_session=True
+        )
+    try:
+        await wait_until(lambda: log.read_text().count("worker.started") == 2, "both workers started", 30)
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_running(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes in /proc")
+async def test_a_signal_drains_all_of_them_and_none_is_left(tmp_path: Path) -> None:
+    async with Emulator(config=QUEUES) as azure, supervisor(azure, tmp_path / "log") as process:
+        children = children_of(process.pid)
+        assert len(children) == 2
+        process.send_signal(signal.SIGTERM)
+        with anyio.fail_after(30):
+            assert await process.wait() == 0
+        assert not any(map(is_running, children))
+    assert (tmp_path / "log").read_text().count("worker.stopped") == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes in /proc")
+async def test_when_one_dies_the_others_drain_and_the_command_fails(tmp_path: Path) -> None:
+    async with Emulator(config=QUEUES) as azure, supervisor(azure, tmp_path / "log") as process:
+        first, second = children_of(process.pid)
+        os.kill(first, signal.SIGKILL)
+        with anyio.fail_after(30):
+            assert await process.wait() == 1
+        assert not is_running(second)
+    text = (tmp_path / "log").read_text()
+    assert text.count("worker.stopped") == 1
+    assert "error: workers ended with exit codes" in text

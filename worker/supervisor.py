@@ -1,0 +1,78 @@
+"""Several workers on one machine: one process each, since Python uses one core a process. They share nothing."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Final
+
+import anyio
+import anyio.abc
+import structlog
+
+from worker.errors import StartError
+
+log = structlog.get_logger()
+
+_WORKER: Final = (sys.executable, "-m", "worker.cli", "run")
+_KILL_AFTER_S: Final = 10.0
+
+
+async def run_processes(count: int, arguments: Sequence[str], *, grace_s: float) -> None:
+    """Run `count` workers with `arguments` until SIGTERM or SIGINT, or until one of them ends.
+
+    Signals are passed on, so that each drains by itself; the second one ends them at once. When a worker ends without
+    having been asked to, the others are drained and StartError is raised: whatever runs this command decides whether
+    to start it again. Afterwards no process is left: one that outlives its grace period by ten seconds is killed.
+    """
+    asked = False
+    async with AsyncExitStack() as stack:
+        # In sessions of their own: a Ctrl-C in the terminal reaches them through here, once.
+        workers = [
+            await stack.enter_async_context(
+                await anyio.open_process(
+                    [*_WORKER, *arguments], stdin=subprocess.DEVNULL, stdout=None, stderr=None, start_new_session=True
+                )
+            )
+            for _ in range(count)
+        ]
+        log.info("supervisor.started", workers=[worker.pid for worker in workers])
+        ending = anyio.Event()
+
+        async def watch(worker: anyio.abc.Process) -> None:
+            await worker.wait()
+            ending.set()
+
+        async def pass_on() -> None:
+            nonlocal asked
+            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                async for _ in signals:
+                    asked = True
+                    _terminate(workers)
+                    ending.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(pass_on)
+            async with anyio.create_task_group() as watchers:
+                for worker in workers:
+                    watchers.start_soon(watch, worker)
+                await ending.wait()
+                if not asked:
+                    _terminate(workers)
+                with anyio.move_on_after(grace_s + _KILL_AFTER_S):
+                    for worker in workers:
+                        await worker.wait()
+                for worker in workers:
+                    if worker.returncode is None:
+                        worker.kill()
+            tasks.cancel_scope.cancel()
+    codes = [worker.returncode for worker in workers]
+    if not asked or any(codes):
+        raise StartError(f"workers ended with exit codes {', '.join(map(str, codes))}; their own lines say why")
+
+
+def _terminate(workers: Sequence[anyio.abc.Process]) -> None:
+    for worker in workers:
+        if worker.returncode is None:
+            worker.terminate()
