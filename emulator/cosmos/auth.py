@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import hmac
+import re
 from typing import Final
 from urllib.parse import unquote
 
@@ -13,6 +14,16 @@ WELL_KNOWN_KEY: Final = "C2y6yDjf5/R+ob0N8A7Cgv30VRDJIWEHLM+4QDU5DE2nQ9nDuVTqobD
 
 https://learn.microsoft.com/azure/cosmos-db/emulator#authentication
 """
+
+
+_BY_RESOURCE_ID = re.compile(r"dbs/[A-Za-z0-9+-]{6}==(?:/|$)")
+
+
+def _signed_forms(link: str) -> tuple[str, ...]:
+    """What clients sign for a link: its names as they are, but of resource ids only the last, in lower case."""
+    if _BY_RESOURCE_ID.match(link) is not None:
+        return (link, link.rpartition("/")[2].lower())
+    return (link,) if "/" in link else (link, link.lower())  # an offer has nothing but a resource id
 
 
 class KeyCheck:
@@ -43,7 +54,7 @@ class KeyCheck:
                 401, "Authorization header doesn't confirm to the required format: a master key token is needed."
             )
         given = fields.get("sig", "")
-        for candidate in dict.fromkeys((link, link.lower())):  # links by resource id are signed in lower case
+        for candidate in _signed_forms(link):
             payload = f"{method.lower()}\n{resource_type}\n{candidate}\n{x_date.lower()}\n{date.lower()}\n"
             digest = hmac.digest(self._key, payload.encode("utf-8", "surrogatepass"), hashlib.sha256)
             if hmac.compare_digest(base64.b64encode(digest), given.encode("utf-8", "surrogatepass")):

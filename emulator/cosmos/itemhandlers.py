@@ -7,6 +7,7 @@ from emulator.cosmos import charges, partitionkey
 from emulator.cosmos.batch import BATCH_BYTES_MAX, BatchResult, failed, parse_batch, parse_bulk, succeeded
 from emulator.cosmos.continuation import from_token, to_token
 from emulator.cosmos.engine import CosmosEngine, Place, range_by_id
+from emulator.cosmos.epk import Key
 from emulator.cosmos.errors import CosmosError, not_covered, too_large
 from emulator.cosmos.inputs import (
     Request,
@@ -72,7 +73,11 @@ class ItemHandlers:
         headers = request.headers
         kind = request.target.operation.removesuffix("-item")
         operation = Operation(
-            kind, request.target.item, request.body or None, headers.get("if-match"), headers.get("if-none-match")
+            kind,
+            self._item_id(request, container, key),
+            request.body or None,
+            headers.get("if-match"),
+            headers.get("if-none-match"),
         )
         try:
             outcome = self._engine.execute(container, key, operation)
@@ -80,6 +85,16 @@ class ItemHandlers:
             error.headers = item_headers(request.target, partition_range) | charged(charges.MISS)
             raise
         return point_reply(request, partition_range, outcome, kind)
+
+    @staticmethod
+    def _item_id(request: Request, container: Container, key: Key) -> str | None:
+        """The id that a request names: itself, or by the resource id of the item where the link is made of those."""
+        named = request.target.item
+        if named is None or request.target.container == container.id:
+            return named
+        partition = container.partitions.get(key)
+        items = partition.items.values() if partition is not None else ()
+        return next((item.id for item in items if item.rid == named), named)
 
     def _batch(self, request: Request) -> Reply:
         container = container_of(self._engine, request)

@@ -73,6 +73,15 @@ async def test_a_created_item_has_the_system_properties_of_the_service(container
         await container.create_item(event("0"))
 
 
+async def test_an_item_is_found_by_its_self_link_too(container: ContainerProxy) -> None:
+    created = await container.create_item(event("0", n=1))  # given the whole item, the client uses its _self
+    assert (await container.read_item(created, PK))["n"] == 1
+    await container.replace_item(created, event("0", n=2))
+    await container.delete_item(created, PK)
+    with pytest.raises(CosmosResourceNotFoundError):
+        await container.read_item(created, PK)
+
+
 async def test_a_stale_etag_never_overwrites(container: ContainerProxy) -> None:
     old = await container.create_item(event("head", position=0))
     condition = {"etag": old["_etag"], "match_condition": MatchConditions.IfNotModified}
