@@ -6,12 +6,8 @@ async with Emulator(config=ServiceBusConfig(queues=(QueueConfig(name="commands")
 
 import asyncio
 import contextlib
-import importlib
-import os
-import signal
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -26,6 +22,7 @@ from emulator.control import ControlServer
 from emulator.cosmos import CosmosServer
 from emulator.faults import Faults
 from emulator.journal import Journal, MemoryJournal, SqliteJournal
+from emulator.process import loop_factory, stop_signal, write_whole
 from emulator.servicebus import ServiceBusServer
 
 log = structlog.get_logger()
@@ -233,12 +230,12 @@ async def serve(options: Options, *, announce: Callable[[str], None] = print) ->
         control_port=options.control_port,
         seed=options.seed,
     )
-    async with _stop_signal() as stop:
+    async with stop_signal() as stop:
         await emulator.__aenter__()
         try:
             line = msgspec.json.encode(emulator.ready())
             if options.ready_file is not None:
-                _write_whole(options.ready_file, line + b"\n")
+                _write_ready_file(options.ready_file, line + b"\n")
             announce(line.decode())
             await stop.wait()
         finally:
@@ -254,7 +251,7 @@ def run(options: Options) -> int:
     if not structlog.is_configured():
         structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(serve(options, announce=_print_line))
     except (EmulatorError, ConfigError) as error:
         sys.stderr.write(f"emulator: {error}\n")
@@ -267,48 +264,14 @@ def run(options: Options) -> int:
     return 0
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """The faster event loop where it is installed, else None for the standard one."""
-    try:
-        return importlib.import_module("uvloop").new_event_loop  # type: ignore[no-any-return] # optional, without types
-    except ImportError:
-        return None
-
-
 def _print_line(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
-@contextlib.asynccontextmanager
-async def _stop_signal() -> AsyncIterator[asyncio.Event]:
-    """An event that SIGTERM and SIGINT set, where the platform lets an event loop have signals."""
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    taken = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-            loop.add_signal_handler(number, stop.set)
-            taken.append(number)
+def _write_ready_file(path: Path, content: bytes) -> None:
     try:
-        yield stop
-    finally:
-        for number in taken:
-            loop.remove_signal_handler(number)
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Whoever finds the file finds all of it: it takes its name only when it is complete."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_whole(path, content)
     except OSError as error:
         raise EmulatorError(
             f"cannot write the ready file {path}: {error.strerror}; give another --ready-file"

@@ -1,0 +1,48 @@
+"""What a server needs as a process of its own: an end by signal, a file that is there whole, a fast event loop."""
+
+import asyncio
+import contextlib
+import importlib
+import os
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The faster event loop where it is installed, else None for the standard one."""
+    try:
+        return importlib.import_module("uvloop").new_event_loop  # type: ignore[no-any-return] # optional, without types
+    except ImportError:
+        return None
+
+
+@contextlib.asynccontextmanager
+async def stop_signal() -> AsyncIterator[asyncio.Event]:
+    """An event that SIGTERM and SIGINT set, where the platform lets an event loop have signals."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    taken = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(number, stop.set)
+            taken.append(number)
+    try:
+        yield stop
+    finally:
+        for number in taken:
+            loop.remove_signal_handler(number)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Whoever finds the file finds all of it: it takes its name only when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
