@@ -1,6 +1,8 @@
 """Ways to reach Service Bus."""
 
+import ssl
 from collections.abc import Callable
+from functools import cache
 
 from azure.core.credentials_async import AsyncTokenCredential
 from azure.servicebus.aio import ServiceBusClient
@@ -13,7 +15,7 @@ def with_connection_string(connection_string: str) -> ConnectServiceBus:
     """Connect with a shared access key."""
 
     def connect(retry_total: int) -> ServiceBusClient:
-        return ServiceBusClient.from_connection_string(connection_string, retry_total=retry_total)
+        return ServiceBusClient.from_connection_string(connection_string, retry_total=retry_total, ssl_context=_tls())
 
     return connect
 
@@ -22,6 +24,12 @@ def with_credential(fully_qualified_namespace: str, credential: AsyncTokenCreden
     """Connect to `name.servicebus.windows.net` as an identity. The credential stays the caller's to close."""
 
     def connect(retry_total: int) -> ServiceBusClient:
-        return ServiceBusClient(fully_qualified_namespace, credential, retry_total=retry_total)
+        return ServiceBusClient(fully_qualified_namespace, credential, retry_total=retry_total, ssl_context=_tls())
 
     return connect
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """One TLS context for all connections: left to itself, the client reads the system's certificates for each."""
+    return ssl.create_default_context()
