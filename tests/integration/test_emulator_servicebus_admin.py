@@ -19,10 +19,9 @@ from azure.servicebus.aio.management import ServiceBusAdministrationClient
 from azure.servicebus.exceptions import MessagingEntityNotFoundError
 
 from emulator.config import QueueConfig, SubscriptionConfig, TopicConfig
-from emulator.journal import MemoryJournal
 from emulator.servicebus import ServiceBusServer, admin_app
 from tests.support.servicebus import body_of, client_of, message, next_session, receive, running, send
-from tests.support.servicebus_engine import Bench
+from tests.support.servicebus_engine import Bench, RowJournal
 
 pytestmark = pytest.mark.anyio
 
@@ -191,21 +190,7 @@ async def test_deleting_a_topic_leaves_queues_of_similar_names() -> None:
 
 
 async def test_entities_made_while_running_outlive_a_restart() -> None:
-    class Keeping(MemoryJournal):
-        def __init__(self) -> None:
-            self.rows: dict[tuple[str, str], bytes] = {}
-
-        def load(self, space: str) -> list[tuple[str, bytes]]:
-            return sorted((key, value) for (each, key), value in self.rows.items() if each == space)
-
-        def commit(self, changes: Any) -> None:
-            for space, key, value in changes:
-                if value is None:
-                    self.rows.pop((space, key), None)
-                else:
-                    self.rows[space, key] = value
-
-    bench = Bench(Q, topics=(TOPIC,), journal=Keeping())
+    bench = Bench(Q, topics=(TOPIC,), journal=RowJournal())
     bench.engine.entities.create_queue(QueueConfig(name="made", max_delivery_count=4))
     bench.engine.entities.create_topic(TopicConfig(name="topic"))
     bench.engine.entities.create_subscription("topic", SubscriptionConfig(name="sub"))

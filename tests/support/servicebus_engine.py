@@ -1,10 +1,11 @@
 """The engine of the embedded Service Bus on a clock that stands still, with receivers that only note what they get."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from emulator.clock import ManualClock
 from emulator.config import QueueConfig, ServiceBusConfig, TopicConfig
-from emulator.journal import Journal, MemoryJournal
+from emulator.journal import Change, Journal, MemoryJournal
 from emulator.servicebus import Limits
 from emulator.servicebus.amqp.encode import encode, encode_list
 from emulator.servicebus.amqp.message import (
@@ -129,6 +130,23 @@ class Taker:
 def text_of(message: Message) -> str:
     """The body of a message made here."""
     return b"".join(split(message.bare).bodies()).decode()
+
+
+class RowJournal(MemoryJournal):
+    """Keeps rows in memory, so that a restart costs nothing and what is left can be looked at."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str], bytes] = {}
+
+    def load(self, space: str) -> Iterable[tuple[str, bytes]]:
+        return sorted((key, value) for (each, key), value in self.rows.items() if each == space)
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        for space, key, value in changes:
+            if value is None:
+                self.rows.pop((space, key), None)
+            else:
+                self.rows[space, key] = value
 
 
 class Bench:

@@ -60,6 +60,14 @@ def test_lock_that_ran_out_while_nobody_ran_counts_a_delivery(bench: Bench) -> N
     assert bench.state("q") == [("a", 1, False)]
 
 
+def test_message_that_was_locked_at_a_restart_comes_again_once(bench: Bench) -> None:
+    bench.send("q", made("a"))
+    bench.taker().open("q", credit=1)
+    bench.restart()
+    bench.pass_s(61)
+    assert bench.taker().open("q", credit=9).bodies == ["a"]
+
+
 def test_session_is_free_after_a_restart_and_its_messages_come_again_uncounted(bench: Bench) -> None:
     bench.send("s", *(made(str(number), session_id="1") for number in range(3)))
     taker = bench.taker().accept("s", credit=2)

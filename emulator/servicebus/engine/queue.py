@@ -168,7 +168,7 @@ class Queue(Store):
         until_s = self._locked_until_s(receiver, work.now_s)
         size_bytes = 0
         while len(deliveries) < count and size_bytes < BURST_BYTES_MAX and self.has_deliverable(ready):
-            message = self.messages[heapq.heappop(ready)]
+            message = self.messages[_pop(ready)]
             size_bytes += len(message.bare)
             delivery = Delivery(message, self.context.new_token(), until_s)
             deliveries.append(delivery)
@@ -271,6 +271,14 @@ class Queue(Store):
         if session is None or session.holder is None or session.holder.sink.owner is not owner:
             raise session_lock_lost(session_id)
         return session
+
+
+def _pop(ready: list[int]) -> int:
+    """The lowest number, once: a message locked at a restart is in the heap from before and from its unlock."""
+    number = heapq.heappop(ready)
+    while ready and ready[0] == number:
+        heapq.heappop(ready)
+    return number
 
 
 def _drop_stale(ready: list[int], live: Collection[int]) -> None:
