@@ -39,6 +39,13 @@ class Interval(msgspec.Struct, frozen=True):
         return Interval(self.path, low, low_inclusive, high, high_inclusive)
 
 
+class Members(msgspec.Struct, frozen=True):
+    """Strings of which one stands at `path`."""
+
+    path: Path
+    values: tuple[str, ...]
+
+
 class Access(msgspec.Struct, frozen=True):
     """`keys` and `ids`: None for any. `points`: exactly these (key, id); then the others are None."""
 
@@ -46,6 +53,7 @@ class Access(msgspec.Struct, frozen=True):
     ids: tuple[str, ...] | None = None
     points: tuple[tuple[Key, str], ...] | None = None
     intervals: tuple[Interval, ...] = ()
+    members: tuple[Members, ...] = ()
 
 
 def access_for(query: Query, parameters: dict[str, Any], definition: Definition) -> Access:
@@ -69,14 +77,16 @@ def _conjunction(where: Expression, alias: str, parameters: dict[str, Any], defi
     equalities: dict[Path, Any] = {}
     ids: tuple[str, ...] | None = None
     intervals: dict[Path, Interval] = {}
+    members: list[Members] = []
     for part in parts:
+        members += _members(part, alias, parameters)
         ids = _ids(part, alias, parameters) if ids is None else ids
         for path, operator, value in _comparisons(part, alias, parameters):
             if operator == "=":
                 equalities.setdefault(path, value)
             if is_number(value):
                 intervals[path] = intervals.get(path, Interval(path)).narrowed(operator, value)
-    return Access(_keys(equalities, definition), ids, None, tuple(intervals.values()))
+    return Access(_keys(equalities, definition), ids, None, tuple(intervals.values()), tuple(members))
 
 
 def _keys(equalities: dict[Path, Any], definition: Definition) -> tuple[Key, ...] | None:
@@ -116,6 +126,22 @@ def _comparisons(part: Expression, alias: str, parameters: dict[str, Any]) -> li
         if path and value is not UNDEFINED:
             comparisons.append((path, operator, value))
     return comparisons
+
+
+def _members(part: Expression, alias: str, parameters: dict[str, Any]) -> list[Members]:
+    """What a conjunct says about a property by IN or `=`, where it is about strings only."""
+    match part:
+        case tree.In(needle, options):
+            path, values = property_path(needle, alias), [_constant(option, parameters) for option in options]
+        case tree.Binary("=", left, right) if property_path(left, alias):
+            path, values = property_path(left, alias), [_constant(right, parameters)]
+        case tree.Binary("=", left, right):
+            path, values = property_path(right, alias), [_constant(left, parameters)]
+        case _:
+            return []
+    if not path or not all(type(value) is str for value in values):
+        return []
+    return [Members(path, tuple(dict.fromkeys(values)))]
 
 
 def _ids(part: Expression, alias: str, parameters: dict[str, Any]) -> tuple[str, ...] | None:

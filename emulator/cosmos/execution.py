@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from emulator.cosmos import charges
-from emulator.cosmos.access import Interval, access_for
+from emulator.cosmos.access import Interval, Members, access_for
 from emulator.cosmos.continuation import START, Resume
 from emulator.cosmos.errors import bad_request
 from emulator.cosmos.items import Item, Partition, SortedIndex
@@ -19,6 +19,7 @@ from emulator.cosmos.selection import (
     Page,
     Row,
     Scope,
+    equal_to,
     index_steps,
     order_paths,
     single,
@@ -95,6 +96,11 @@ class Execution:
                 named = (partition.items.get(item_id) for item_id in self._access.ids)
                 found = sorted((item for item in named if item is not None), key=lambda item: item.number)
                 items: Iterator[Item] = (item for item in found if item.number > after)
+            elif (best := self._members_in(partition)) is not None:
+                _, index, members = best
+                slices = (equal_to(index.entries, value) for value in members.values)
+                numbered = sorted(entry[2:] for first, end in slices for entry in index.entries[first:end])
+                items = iter([partition.items[item_id] for number, item_id in numbered if number > after])
             else:
                 items = partition.after(after)
             for item in items:
@@ -144,10 +150,29 @@ class Execution:
             path = indexed[0]
         interval = next((found for found in access.intervals if found.path == path), None)
         index = partition.index(path)
-        return None if index is None else (index, partition, interval)
+        if index is None:
+            return None
+        first, end = slice_of(index.entries, interval)
+        members = None if self._order_paths else self._members_in(partition)
+        if members is not None and members[0] < end - first:
+            return None  # fewer candidates than along this index: they are looked up one by one
+        return (index, partition, interval)
 
-    def _indexes(self, interval: Interval) -> bool:
-        return self._container.indexing.indexes(index_steps(interval.path))
+    def _indexes(self, found: Interval | Members) -> bool:
+        return self._container.indexing.indexes(index_steps(found.path))
+
+    def _members_in(self, partition: Partition) -> tuple[int, SortedIndex, Members] | None:
+        """The IN or `=` over an indexed path that leaves the fewest items, and how many."""
+        best: tuple[int, SortedIndex, Members] | None = None
+        for members in filter(self._indexes, self._access.members):
+            index = partition.index(members.path)
+            if index is None:
+                continue
+            slices = (equal_to(index.entries, value) for value in members.values)
+            count = sum(end - first for first, end in slices)
+            if best is None or count < best[0]:
+                best = (count, index, members)
+        return best
 
     def along_index(
         self, index: SortedIndex, partition: Partition, interval: Interval | None, resume: Resume

@@ -14,7 +14,7 @@ from emulator.cosmos.indexing import Steps
 from emulator.cosmos.items import Item, Partition
 from emulator.cosmos.resources import Container
 from emulator.cosmos.sql.tree import ObjectOf, Query, property_path
-from emulator.cosmos.values import RANK_NUMBER, OrderKey
+from emulator.cosmos.values import RANK_NUMBER, OrderKey, order_key
 
 PAGE_ITEMS_DEFAULT: Final = 100
 PAGE_ITEMS_MAX: Final = 1000
@@ -129,3 +129,9 @@ def slice_of(entries: list[tuple[int, Any, int, str]], interval: Interval | None
         inclusive = interval.high_inclusive
         high = (RANK_NUMBER, interval.high, float("inf")) if inclusive else (RANK_NUMBER, interval.high)
     return bisect_left(entries, low), bisect_left(entries, high)
+
+
+def equal_to(entries: list[tuple[int, Any, int, str]], value: str) -> tuple[int, int]:
+    """The part of an index at which a text stands, as (first, end)."""
+    rank, key = order_key(value)
+    return bisect_left(entries, (rank, key)), bisect_left(entries, (rank, key, float("inf")))
