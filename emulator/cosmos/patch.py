@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from emulator.cosmos.errors import bad_request
-from emulator.cosmos.values import as_double, is_number
+from emulator.cosmos.values import as_double, decode, is_number
 
 OPERATIONS_MAX: Final = 10
 _KINDS: Final = ("add", "set", "replace", "remove", "incr", "move")
@@ -130,3 +130,17 @@ def _increment(document: dict[str, Any], steps: list[str], value: Any) -> None:
         parent[place] = as_double(old + value)
     except ValueError as error:
         raise bad_request("The incremented value is out of the range of a double.") from error
+
+
+def parse_request(raw: bytes) -> tuple[list[dict[str, Any]], Any]:
+    """The operations of a patch and its condition. A bare list, as the JavaScript client sends it, has none.
+
+    Raises:
+        CosmosError: 400 where it is neither an object nor a list, or holds what is no operation.
+    """
+    body = decode(raw)
+    if type(body) is list:
+        return parse_operations(body), None
+    if type(body) is not dict:
+        raise bad_request("The body of a patch must be a JSON object with 'operations', or a list of operations.")
+    return parse_operations(body.get("operations")), body.get("condition")

@@ -18,7 +18,7 @@ from emulator.cosmos.errors import (
     too_large,
 )
 from emulator.cosmos.items import SYSTEM_PROPERTIES, Item, Partition
-from emulator.cosmos.patch import apply_patch, parse_operations
+from emulator.cosmos.patch import apply_patch, parse_request
 from emulator.cosmos.resources import TTL_S_MAX, Container, Range, check_id, check_ttl, rid
 from emulator.cosmos.values import encode, is_number, parse_object
 from emulator.journal import Change
@@ -209,12 +209,10 @@ class Transaction:
         return self._stage(document, existing, 200)
 
     def _patch(self, operation: Operation) -> Outcome:
-        request = parse_object(operation.body or b"")
-        operations = parse_operations(request.get("operations"))
+        operations, condition = parse_request(operation.body or b"")
         existing = self._existing(operation)
         _check_write(operation, existing)
         document = existing.document()
-        condition = request.get("condition")
         if condition is not None:
             if type(condition) is not str:
                 raise bad_request("The patch's 'condition' must be text such as 'from c where c.n = 1'.")

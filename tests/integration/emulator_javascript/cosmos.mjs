@@ -27,7 +27,8 @@ await run({
       item.replace({ id: "1", pk: "a", n: 3 }, { accessCondition: { type: "IfMatch", condition: etag } }),
     );
     assert.equal(stale.code, 412);
-    await item.patch({ operations: [{ op: "incr", path: "/n", value: 5 }] });
+    await item.patch([{ op: "incr", path: "/n", value: 2 }]);
+    await item.patch({ operations: [{ op: "incr", path: "/n", value: 3 }] });
     assert.equal((await item.read()).resource.n, 7);
     await items.items.upsert({ id: "2", pk: "a", n: 1 });
     await item.delete();
