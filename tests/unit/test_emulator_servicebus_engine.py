@@ -307,6 +307,20 @@ def test_session_state_has_a_limit_and_survives_its_holder() -> None:
     assert queue.held_session("1", again).state == b"kept"
 
 
+def test_sessions_are_listed_by_messages_state_and_time_of_change() -> None:
+    bench = Bench(S)
+    bench.send("s", made("a", session_id="with message"))
+    queue = bench.engine.queue("s")
+    taker = bench.taker().accept("s", "with state")
+    before_s = bench.clock.now_s()
+    bench.pass_s(5)
+    bench.engine.set_session_state(queue, queue.held_session("with state", taker), b"x")
+    bench.taker().accept("s", "with neither")
+    assert bench.engine.session_ids("s") == ["with message", "with state"]
+    assert bench.engine.session_ids("s", updated_after_s=before_s) == ["with state"]
+    assert bench.engine.session_ids("s", updated_after_s=before_s + 5) == []
+
+
 def test_clock_that_jumps_back_keeps_locks() -> None:
     bench = Bench(Q)
     bench.send("q", made("a"))

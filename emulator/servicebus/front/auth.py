@@ -5,7 +5,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from typing import NamedTuple
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, unquote_plus
 
 _SCHEME = "SharedAccessSignature "
 
@@ -27,7 +27,9 @@ class Claim(NamedTuple):
 
 def path_of(address: str) -> str:
     """The entity path of an address: a URL of any scheme, or the bare path itself."""
-    return (urlsplit(address).path if "://" in address else address).strip("/")
+    _, has_scheme, rest = address.partition("://")
+    path = rest.partition("/")[2] if has_scheme else address
+    return path.partition("?")[0].strip("/")
 
 
 def verify(token: str, audience: str, keys: Mapping[str, str], now_s: float) -> Claim:
@@ -45,7 +47,7 @@ def verify(token: str, audience: str, keys: Mapping[str, str], now_s: float) -> 
     missing = [name for name in ("sr", "sig", "se", "skn") if not fields.get(name)]
     if missing:
         raise Denied(f"MalformedToken: the token lacks {', '.join(missing)}.")
-    key = keys.get(fields["skn"]) or keys.get(unquote(fields["skn"]))  # one widely used client quotes it twice
+    key = keys.get(fields["skn"]) or keys.get(unquote_plus(fields["skn"]))  # one widely used client quotes it twice
     if key is None:
         raise Denied("InvalidSignature: the token names a key that does not exist.")
     if not fields["se"].isdecimal():
@@ -53,7 +55,7 @@ def verify(token: str, audience: str, keys: Mapping[str, str], now_s: float) -> 
     raw = token.removeprefix(_SCHEME)
     signed = next(part[3:] for part in raw.split("&") if part.startswith("sr="))
     digest = hmac.digest(key.encode(), f"{signed}\n{fields['se']}".encode(), hashlib.sha256)
-    if not hmac.compare_digest(base64.b64encode(digest).decode(), fields["sig"].replace(" ", "+")):
+    if not hmac.compare_digest(base64.b64encode(digest), fields["sig"].replace(" ", "+").encode()):
         raise Denied("InvalidSignature: the token has an invalid signature.")
     expires_s = float(fields["se"])
     if expires_s <= now_s:

@@ -10,10 +10,10 @@ from emulator.servicebus.amqp.message import list_fields, split
 from emulator.servicebus.amqp.types import AmqpError, Described, Raw, Symbol, UInt
 from emulator.servicebus.engine.errors import ServiceBusError, invalid_field
 from emulator.servicebus.engine.message import Message, encode_for_receiver, read_message
-from emulator.servicebus.engine.outcomes import Abandon, Complete, DeadLetter, Defer, Outcome, Release
 from emulator.servicebus.engine.receivers import Delivery, Receiver
 from emulator.servicebus.engine.sessions import Acceptor
 from emulator.servicebus.front.links import BATCH_FORMAT, InboundLink, OutboundLink
+from emulator.servicebus.front.states import outcome_of
 
 if TYPE_CHECKING:
     from emulator.servicebus.front.channel import Channel
@@ -218,7 +218,7 @@ class ReceiveLink(OutboundLink):
     def on_settled(self, tokens: list[bytes], delivery_ids: list[int], disposition: p.Disposition) -> None:
         """Carry out an outcome; the answer is one disposition for each delivery, in order, never a range."""
         try:
-            outcome, echo = _outcome(disposition.state)
+            outcome, echo = outcome_of(disposition.state)
         except AmqpError as error:
             self._answer(delivery_ids, out.rejected_state(error), disposition)
             return
@@ -268,44 +268,3 @@ def _with_session(source: Raw, session_id: str) -> Raw:
 def _timeout_s(properties: Any) -> float | None:
     timeout_ms = properties.get("com.microsoft:timeout") if isinstance(properties, dict) else None
     return timeout_ms / 1_000 if isinstance(timeout_ms, int) and not isinstance(timeout_ms, bool) else None
-
-
-def _outcome(state: Any) -> tuple[Outcome, bytes]:
-    """What a delivery state asks for, and how it is echoed. Raises ServiceBusError when it is no outcome."""
-    if state is None:
-        return Release(), out.RELEASED_STATE
-    code = state.descriptor if isinstance(state, Described) else None
-    fields = state.value if isinstance(state, Described) and isinstance(state.value, list) else []
-    match code:
-        case p.ACCEPTED:
-            return Complete(), out.ACCEPTED_STATE
-        case p.RELEASED:
-            return Release(), out.RELEASED_STATE
-        case p.REJECTED:
-            return _dead_letter(fields[0] if fields else None), out.REJECTED_STATE
-        case p.MODIFIED:
-            failed, undeliverable, annotations = (*fields[:3], None, None, None)[:3]
-            properties = _properties(annotations)
-            echo = out.described(p.MODIFIED, (failed is True, undeliverable is True))
-            return (Defer(properties) if undeliverable is True else Abandon(properties)), echo
-        case _:
-            raise invalid_field("The delivery state is no outcome.")
-
-
-_REASON, _DESCRIPTION = "DeadLetterReason", "DeadLetterErrorDescription"
-
-
-def _dead_letter(error: Any) -> DeadLetter:
-    fields = error.value if isinstance(error, Described) and isinstance(error.value, list) else []
-    _condition, description, info = (*fields[:3], None, None, None)[:3]
-    properties = _properties(info)
-    reason = properties.pop(_REASON, None)
-    why = properties.pop(_DESCRIPTION, description)
-    return DeadLetter(reason if isinstance(reason, str) else None, why if isinstance(why, str) else None, properties)
-
-
-def _properties(found: Any) -> dict[str, Any]:
-    """What a receiver adds to a message on settling it: strings are the only keys that there can be."""
-    if not isinstance(found, dict):
-        return {}
-    return {str(key): value for key, value in found.items() if isinstance(key, str)}
