@@ -337,6 +337,14 @@ class TestCosmosFailures:
         assert isinstance(await cosmos.store.write(key, stale), Diverged)
         assert (await cosmos.store.load(key)).brook.head == second
 
+    async def test_a_read_never_goes_back_behind_the_one_before(self, cosmos: CosmosBackend, key: BrookKey) -> None:
+        """What the head told of must be found: the next read asks for a replica as new as the last one."""
+        first = await append(cosmos.store, StoredHead(key=key), 1)
+        await append(cosmos.other, first, 3, "by another process")
+        await cosmos.store.load(key)
+        mine, others = (store._session_tokens[str(key)] for store in (cosmos.store, cosmos.other))
+        assert int(mine.rpartition("#")[2]) >= int(others.rpartition("#")[2])
+
     async def test_the_charge_of_a_write_is_told(self, cosmos: CosmosBackend, key: BrookKey) -> None:
         batch = append_events(StoredHead(key=key), Head(position=Position(0)), (event_at(key, 0),))
         assert written(await cosmos.store.write(key, batch)).charge_ru > 5

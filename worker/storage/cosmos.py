@@ -53,8 +53,8 @@ _TOO_LARGE: Final = 413
 class CosmosBrookStore:
     """Brooks in one Cosmos DB container with partition key path `/brookPartitionKey`.
 
-    Reads see the writes of this process: a batch does not update the client's own session token, so its token is
-    kept by brook, for the last ten thousand brooks, and passed to the next read.
+    A read of a brook sees at least what the last read or write of it by this store saw: the session tokens are kept
+    by brook, for the last ten thousand brooks. The client's own are not updated by batches.
     """
 
     def __init__(self, container: ContainerProxy, retry: RetryOptions) -> None:
@@ -184,9 +184,12 @@ class CosmosBrookStore:
     ) -> tuple[list[Document], float]:
         charge_ru = 0.0
 
-        def count(headers: Mapping[str, Any], _: object) -> None:
+        def note(headers: Mapping[str, Any], _: object) -> None:
             nonlocal charge_ru
             charge_ru += float(headers.get(_CHARGE, 0))
+            # The next read of this brook must not come from a replica that is behind this one: a lookup that missed
+            # what the head has told of already would let a command take effect twice.
+            self._remember_token(pk, headers)
 
         options: dict[str, Any] = {}
         if token := self._session_tokens.get(pk):
@@ -196,7 +199,7 @@ class CosmosBrookStore:
                 query,
                 parameters=[{"name": name, "value": value} for name, value in parameters],
                 partition_key=pk,
-                response_hook=count,
+                response_hook=note,
                 **options,
             )
             return [row async for row in rows], charge_ru
