@@ -42,6 +42,9 @@ ConfigOption = Annotated[
     typer.Option("--config", metavar="FILE", help="TOML file with settings; BROOK_WORKER_* variables go over it."),
 ]
 
+BrookArgument = Annotated[str, typer.Argument(metavar="BROOK", help="The brook: name|entityId.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
+
 PortOption = Annotated[int, typer.Option(min=0, max=65_535, metavar="N", help="0: any free port.")]
 
 ResultT = TypeVar("ResultT")
@@ -168,7 +171,7 @@ def send(
 
 @app.command()
 def read(
-    brook: Annotated[str, typer.Argument(metavar="BROOK", help="The brook: name|entityId.")],
+    brook: BrookArgument,
     *,
     config: ConfigOption = None,
     from_position: Annotated[
@@ -194,6 +197,38 @@ def read(
     with reported():
         key = BrookKey.parse(brook)
         _run(print_events, _settings(config), key)
+
+
+@app.command()
+def inspect(
+    brook: BrookArgument,
+    *,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how a brook stands and what recovery would do about it. Changes nothing."""
+    from worker.commands.inspect import inspect_and_tell  # noqa: PLC0415 - the other commands need no protocol
+
+    with reported():
+        key = BrookKey.parse(brook)
+        _run(partial(inspect_and_tell, as_json=as_json, console=Console()), _settings(config), key)
+
+
+@app.command()
+def recover(
+    brook: BrookArgument,
+    *,
+    config: ConfigOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; tell what would be done.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Complete or roll back the large append that somebody left in a brook, as a worker would that finds it."""
+    from worker.commands.recover import recover_and_tell  # noqa: PLC0415 - the other commands need no protocol
+
+    with reported():
+        key = BrookKey.parse(brook)
+        tell = partial(recover_and_tell, dry_run=dry_run, as_json=as_json, console=Console())
+        _run(tell, _settings(config), key)
 
 
 @app.command()

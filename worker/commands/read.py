@@ -12,7 +12,7 @@ from rich.text import Text
 from schemas.events import RecordedEvent
 from worker.clients import cosmos_client
 from worker.settings import Settings
-from worker.storage.base import BrookReader
+from worker.storage.base import BrookReader, BrookStore
 from worker.storage.cosmos import CosmosBrookStore
 from worker.storage.retries import RetryOptions
 
@@ -22,6 +22,13 @@ _DATA_SHOWN_MAX: Final = 60
 @asynccontextmanager
 async def brook_reader(settings: Settings) -> AsyncIterator[BrookReader]:
     """Open the read side of the store. Raises StartError when Cosmos DB does not answer."""
+    async with brook_store(settings) as store:
+        yield store
+
+
+@asynccontextmanager
+async def brook_store(settings: Settings) -> AsyncIterator[BrookStore]:
+    """Open the store. Raises StartError when Cosmos DB does not answer."""
     async with cosmos_client(settings) as client:
         database = client.get_database_client(settings.cosmos_database)
         retry = RetryOptions(attempts_max=settings.store_attempts_max, time_max_s=settings.store_time_max_s)
