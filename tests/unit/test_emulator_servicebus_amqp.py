@@ -370,6 +370,27 @@ def test_links_and_sessions_have_a_limit() -> None:
     assert host.finished is True
 
 
+@pytest.mark.parametrize(
+    ("code", "fields"),
+    [
+        (p.ATTACH, ("n", UInt(0), True, UByte(3))),
+        (p.ATTACH, ("n", UInt(0), True, ULong(300))),
+        (p.ATTACH, ("n", -1, True)),
+        (p.ATTACH, ("n", UInt(70_000), True)),
+        (p.TRANSFER, (ULong(1 << 40), UInt(0))),
+        (p.TRANSFER, (UInt(0), -1)),
+        (p.FLOW, (UInt(0), True, UInt(0), UInt(0))),
+        (p.DISPOSITION, (True, -7)),
+        (p.BEGIN, (None, UInt(0))),
+    ],
+)
+def test_number_out_of_its_range_ends_the_connection_with_an_error(code: int, fields: tuple[Any, ...]) -> None:
+    host = opened()
+    host.connection.receive(frame(0, out.described(code, fields)))
+    assert host.replies()[-1].descriptor == p.CLOSE
+    assert host.finished is True
+
+
 def test_malformed_message_is_refused_and_the_link_goes_on() -> None:
     host = opened()
     host.connection.receive(attach(0, "q", receives=False))

@@ -70,7 +70,7 @@ class Attach(NamedTuple):
     unsettled: Any
     incomplete_unsettled: bool
     initial_delivery_count: int | None
-    max_message_size: int | None
+    max_message_size: Any
     offered_capabilities: Any
     desired_capabilities: Any
     properties: Any
@@ -147,6 +147,7 @@ class SaslInit(NamedTuple):
 Performative = Open | Begin | Attach | Flow | Transfer | Disposition | Detach | End | Close | SaslInit
 
 _ANY = object
+_UINT_MAX = 0xFFFFFFFF
 _REQUIRED = object()
 
 # For each field: the types it may have, and what it is when absent.
@@ -166,7 +167,7 @@ _SPECS: dict[int, tuple[type[Any], tuple[tuple[Any, Any], ...]]] = {
             (_ANY, None),
             (bool, False),
             (int, None),
-            (int, None),
+            (_ANY, None),
             (_ANY, None),
             (_ANY, None),
             (_ANY, None),
@@ -252,6 +253,11 @@ def parse(body: bytes) -> Performative:
     return made
 
 
+def _is_uint(value: int) -> bool:
+    """Whether an integer of whatever width fits the fields that are integers here: all are unsigned, of 32 bits."""
+    return type(value) is not bool and 0 <= value <= _UINT_MAX
+
+
 def _checked(kind: type[Any], given: list[Any], fields: tuple[tuple[Any, Any], ...]) -> list[Any]:
     values = []
     present = len(given)
@@ -261,7 +267,7 @@ def _checked(kind: type[Any], given: list[Any], fields: tuple[tuple[Any, Any], .
             if default is _REQUIRED:
                 raise DecodeError(f"{kind.__name__.lower()} lacks {kind._fields[index]}")
             value = default
-        elif not isinstance(value, types) or (types is int and type(value) is bool):
+        elif not isinstance(value, types) or (types is int and not _is_uint(value)):
             raise DecodeError(f"{kind.__name__.lower()} has a wrong {kind._fields[index]}")
         values.append(value)
     return values

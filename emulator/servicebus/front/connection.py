@@ -33,6 +33,7 @@ MECHANISMS = ("ANONYMOUS", "MSSBCBS", "EXTERNAL")
 _SOURCE_FIELD, _TARGET_FIELD = 5, 6
 _SASL_OK, _SASL_AUTH = 0, 1
 _HANDLE_MAX = 0xFFFF
+_SETTLE_MODE_MAX = 2
 _HELD_BYTES_MAX = 1 << 20
 
 
@@ -224,6 +225,8 @@ class Connection:
         links = sum(len(each.links) for each in self.channels.values())
         if links >= self.host.limits.links_per_connection_max or attach.handle > _HANDLE_MAX:
             raise AmqpError("amqp:resource-limit-exceeded", "The connection has as many links as it may have.")
+        if attach.snd_settle_mode > _SETTLE_MODE_MAX or attach.rcv_settle_mode > _SETTLE_MODE_MAX:
+            raise AmqpError("amqp:invalid-field", "A settle mode that does not exist.")
         # Echoed byte for byte: re-encoding would lose which kind of integer the client chose.
         _, list_at = decode(body, 1)
         fields = list_fields(body, list_at, _TARGET_FIELD + 1)
