@@ -95,11 +95,15 @@ def session_id_for(key: BrookKey, buckets: int | None = None) -> str:
     return text if utf16_length(text) <= MESSAGE_ID_LENGTH_MAX else f"sha256:{_sha256(text)}"
 
 
-def reply_message_id(command_id: CommandId) -> str:
+def reply_message_id(command_id: CommandId, reply_session_id: str | None = None) -> str:
     """The message id of the reply to a command: always the same, so that duplicate detection drops resends.
 
-    `r:` and the command id while that fits the 128 characters of a message id, else `h:` and a SHA-256 in hex.
+    To a sender that named no reply session: `r:` and the command id while that fits the 128 characters of a message
+    id, else `h:` and a SHA-256 in hex. To one that did: `s:` and a SHA-256 of both, so that a command sent again
+    from elsewhere is answered there too.
     """
+    if reply_session_id:
+        return f"s:{_sha256(f'{command_id}\0{reply_session_id}')}"
     message_id = f"r:{command_id}"
     return message_id if utf16_length(message_id) <= MESSAGE_ID_LENGTH_MAX else f"h:{_sha256(command_id)}"
 

@@ -11,7 +11,7 @@ import pytest
 from schemas.codec import JSON, MSGPACK, decode_reply, encode_command
 from schemas.commands import AppendCommand
 from schemas.guards import Guards
-from schemas.keys import BrookKey, session_id_for
+from schemas.keys import BrookKey, reply_message_id, session_id_for
 from schemas.replies import Appended, ConcurrencyConflict, Rejected, RejectionCode, Reply
 from schemas.types import CommandId
 from tests.support.brooks import KEY, command
@@ -150,7 +150,8 @@ async def test_a_reply_goes_where_the_sender_asked_in_the_form_that_it_used() ->
     first, second = world.replies.sent
     assert (first.session_id, first.content_type, first.address) == ("mine", MSGPACK, "Elsewhere")
     assert (second.session_id, second.content_type, second.address) == (session_id_for(KEY), JSON, None)
-    assert first.message_id == "r:a"
+    assert first.message_id == reply_message_id(CommandId("a"), "mine")
+    assert second.message_id == "r:b"
     assert first.properties["batchCommands"] == 2
 
 

@@ -117,6 +117,7 @@ def test_each_command_has_a_reply_id_of_its_own_always_the_same(ids: list[Comman
 def test_reply_ids_are_fixed() -> None:
     """Another form would let a resent reply pass duplicate detection."""
     assert reply_message_id(CommandId("c1")) == "r:c1"
+    assert reply_message_id(CommandId("c1"), "mine") == "s:" + hashlib.sha256(b"c1\0mine").hexdigest()
     assert reply_message_id(CommandId("x" * 126)) == "r:" + "x" * 126
     assert reply_message_id(CommandId("x" * 127)) == "h:" + hashlib.sha256(b"x" * 127).hexdigest()
 

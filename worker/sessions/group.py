@@ -159,7 +159,7 @@ class GroupProcessor:
             address=self._intake.reply_address(delivery),
             body=encode_reply(reply, content_type),
             content_type=content_type,
-            message_id=reply_message_id(CommandId(known)),
+            message_id=reply_message_id(CommandId(known), delivery.reply_to_session_id),
             correlation_id=delivery.message_id or known,
             session_id=_reply_session(delivery),
             properties={"deliveryCount": delivery.delivery_count, **properties},
