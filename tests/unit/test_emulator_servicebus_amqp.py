@@ -48,6 +48,7 @@ from emulator.servicebus.engine.namespace import Namespace
 from emulator.servicebus.front.auth import Claim
 from emulator.servicebus.front.connection import Connection, Stage
 from tests.support.servicebus_engine import raw_message
+from tests.support.servicebus_wire import WildClient
 
 # At least 10,000 cases in all, the same ones each time.
 MANY = settings(
@@ -536,3 +537,18 @@ def test_uuid_is_sixteen_bytes_in_network_order() -> None:
     value = uuid.UUID("00112233-4455-6677-8899-aabbccddeeff")
     assert encode(value) == b"\x98" + value.bytes
     assert decode(b"\x98" + value.bytes)[0] == value
+
+
+@pytest.mark.parametrize("seed", range(0, 6_000, 500))
+def test_wild_clients_get_answers_or_their_connection_ends(seed: int) -> None:
+    """Any exception but AMQP's own would leave `receive`; what was locked is free again once a client is gone."""
+    for number in range(seed, seed + 500):
+        client, host = WildClient(number), opened()
+        for _ in range(client.chance.randrange(25)):
+            host.connection.receive(client.anything())
+        assert (host.connection.stage is Stage.CLOSED) == (host.finished is not None)
+        host.engine.context.clock.jump_s(100)
+        host.engine.advance()
+        host.connection.lost()
+        assert all(not view.is_locked for path in ("q", "s") for view in host.engine.messages(path))
+        assert host.engine.next_deadline_s() is None
