@@ -103,7 +103,7 @@ def reply_message_id(command_id: CommandId, reply_session_id: str | None = None)
     from elsewhere is answered there too.
     """
     if reply_session_id:
-        return f"s:{_sha256(f'{command_id}\0{reply_session_id}')}"
+        return f"s:{_sha256(chr(0).join((command_id, reply_session_id)))}"
     message_id = f"r:{command_id}"
     return message_id if utf16_length(message_id) <= MESSAGE_ID_LENGTH_MAX else f"h:{_sha256(command_id)}"
 
