@@ -8,8 +8,8 @@ import pytest
 from emulator.config import QueueConfig, SubscriptionConfig, TopicConfig
 from emulator.journal import Change, MemoryJournal, SqliteJournal
 from emulator.servicebus.engine.errors import ServiceBusError
-from emulator.servicebus.engine.outcomes import Abandon, Complete, DeadLetter, Defer, Release
-from tests.support.servicebus_engine import Bench, made
+from emulator.servicebus.engine.outcomes import Abandon, Complete, DeadLetter, Defer, Outcome, Release
+from tests.support.servicebus_engine import Bench, Taker, made
 
 QUEUES = (
     QueueConfig(name="q", max_delivery_count=2),
@@ -153,8 +153,14 @@ class FailingJournal(MemoryJournal):
             raise OSError("no space left on device")
 
 
-def settle_with(outcome: object) -> Callable[[Bench], None]:
-    return lambda bench: bench.takers[0].settle(outcome, 0)  # type: ignore[attr-defined] # set below
+class HeldBench(Bench):
+    """With a message and a session that receivers hold."""
+
+    takers: list[Taker]
+
+
+def settle_with(outcome: Outcome) -> Callable[[HeldBench], None]:
+    return lambda bench: bench.takers[0].settle(outcome, 0)
 
 
 @pytest.mark.parametrize(
@@ -175,17 +181,17 @@ def settle_with(outcome: object) -> Callable[[Bench], None]:
         ),
     ],
 )
-def test_change_that_cannot_be_written_has_changed_nothing(act: Callable[[Bench], None]) -> None:
+def test_change_that_cannot_be_written_has_changed_nothing(act: Callable[[HeldBench], None]) -> None:
     journal = FailingJournal()
-    bench = Bench(*QUEUES, topics=(TOPIC,), journal=journal)
+    bench = HeldBench(*QUEUES, topics=(TOPIC,), journal=journal)
     bench.send("q", made("locked"), made("free"))
     bench.send("s", made("in session", session_id="1"))
-    bench.takers = [bench.taker().open("q", credit=1), bench.taker().accept("s", "1", credit=1)]  # type: ignore[attr-defined]
+    bench.takers = [bench.taker().open("q", credit=1), bench.taker().accept("s", "1", credit=1)]
 
     def everything() -> object:
         engine = bench.engine
         paths = ("q", "q/$DeadLetterQueue", "s", "topic/Subscriptions/one")
-        session = engine.queue("s").held_session("1", bench.takers[1])  # type: ignore[attr-defined]
+        session = engine.queue("s").held_session("1", bench.takers[1])
         return [bench.state(path) for path in paths], [engine.counts(path) for path in paths], session.state
 
     before = everything()
@@ -194,9 +200,9 @@ def test_change_that_cannot_be_written_has_changed_nothing(act: Callable[[Bench]
         act(bench)
     assert everything() == before
     journal.is_full = False
-    bench.takers[0].ask(1)  # type: ignore[attr-defined]
-    assert bench.takers[0].bodies == ["locked", "free"]  # type: ignore[attr-defined]
-    bench.takers[0].settle(Complete(), 0)  # type: ignore[attr-defined]
+    bench.takers[0].ask(1)
+    assert bench.takers[0].bodies == ["locked", "free"]
+    bench.takers[0].settle(Complete(), 0)
     assert [body for body, _, _ in bench.state("q")] == ["free"]
 
 
