@@ -100,6 +100,8 @@ async def _settle_legacy(store: BrookStore, writer: BrookWriter, *, may_commit: 
         head, pending = brook.head.head, brook.pending.pending
         past_head = await store.positions_past(brook.key, head.position)
         if past_head and past_head[-1] > pending.target:
+            if await writer.load() != brook:  # somebody settled it, and appended more, between the two reads
+                return False
             raise ContradictionError(
                 brook.key,
                 f"an event stands at {past_head[-1]}, past the {pending.target} that head-pending names as its target",
