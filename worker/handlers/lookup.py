@@ -8,7 +8,7 @@ from schemas.events import RecordedEvent
 from schemas.types import CommandId, Position
 from worker.protocol.model import StoredHead
 from worker.protocol.plan import command_id_reused
-from worker.protocol.prepare import PreparedCommand
+from worker.protocol.prepare import Identity, PreparedCommand
 from worker.protocol.verdicts import AlreadyAppended, Refused
 from worker.storage.base import BrookStore
 
@@ -30,7 +30,7 @@ class Lookup(StrEnum):
         stored: StoredHead,
         commands: Sequence[PreparedCommand],
         doubtful: frozenset[CommandId],
-    ) -> Mapping[CommandId, AlreadyAppended | Refused]:
+    ) -> Mapping[Identity, AlreadyAppended | Refused]:
         """The verdicts on those of `doubtful` that are among the events, though not in the windows."""
         head = stored.head
         reaches_back = head.position < 0 or bool(head.recent and head.recent[0].first == 0)
@@ -41,10 +41,10 @@ class Lookup(StrEnum):
         if not missing:
             return {}
         found = await store.find_commands(stored.key, missing, head.position)
-        by_id = {command.command_id: command for command in commands}
         return {
-            command_id: await _verdict(store, stored, by_id[command_id], first, last)
-            for command_id, (first, last) in found.items()
+            command.identity: await _verdict(store, stored, command, *found[command.command_id])
+            for command in commands
+            if command.command_id in found
         }
 
 

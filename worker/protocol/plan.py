@@ -11,7 +11,7 @@ from schemas.replies import RejectionCode
 from schemas.types import EMPTY, CommandId, Position
 from worker.protocol.documents import Document, encoded_bytes, head_document
 from worker.protocol.model import Head, Limits, RecentCommand, RecentConflict, StoredHead
-from worker.protocol.prepare import PreparedCommand
+from worker.protocol.prepare import Identity, PreparedCommand
 from worker.protocol.verdicts import Accepted, AlreadyAppended, Conflicted, Refused, Verdict
 from worker.protocol.window import Window
 from worker.protocol.writes import CREATE_BYTES, REPLACE_HEAD_BYTES, REQUEST_BYTES
@@ -59,7 +59,7 @@ def plan(
     stored: StoredHead,
     commands: Sequence[PreparedCommand],
     limits: Limits,
-    decided_before: Mapping[CommandId, AlreadyAppended | Refused] | None = None,
+    decided_before: Mapping[Identity, AlreadyAppended | Refused] | None = None,
 ) -> Plan:
     """Decide on `commands` one after the other, each against the head as it would then be.
 
@@ -83,7 +83,7 @@ class _Planner:
         self,
         stored: StoredHead,
         limits: Limits,
-        decided_before: Mapping[CommandId, AlreadyAppended | Refused],
+        decided_before: Mapping[Identity, AlreadyAppended | Refused],
     ) -> None:
         self._limits = limits
         self._decided_before = decided_before
@@ -121,7 +121,7 @@ class _Planner:
             verdict = Conflicted(command.expected, conflict.actual)
             digest = conflict.digest
         else:
-            return self._decided_before.get(command.command_id)
+            return self._decided_before.get(command.identity)
         return verdict if digest in ("", command.digest) else command_id_reused(command.command_id)
 
     def _event_too_large(self, command: PreparedCommand) -> Refused | None:

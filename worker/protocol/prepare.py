@@ -10,6 +10,9 @@ from schemas.commands import AppendCommand, Expected, NewEvent
 from schemas.types import START, CommandId, Position
 from worker.protocol.documents import Document, encoded_bytes, event_document, placed
 
+Identity = tuple[CommandId, str]
+"""A command's id and the digest of what it asks for. Of several commands under one id, one may have been the first."""
+
 _DIGEST_BYTES: Final = 9
 _CANONICAL: Final = msgspec.msgpack.Encoder(order="deterministic")
 
@@ -29,6 +32,11 @@ class PreparedCommand(msgspec.Struct, frozen=True):
     def command_id(self) -> CommandId:
         """The command's id."""
         return self.command.command_id
+
+    @property
+    def identity(self) -> Identity:
+        """What tells it from every other command."""
+        return self.command_id, self.digest
 
     @property
     def expected(self) -> Expected:

@@ -11,17 +11,21 @@ EntryT = TypeVar("EntryT", RecentCommand, RecentConflict)
 
 
 class Window(Generic[EntryT]):
-    """At most `size_max` entries, oldest first; adding one more drops the oldest."""
+    """At most `size_max` entries, oldest first; adding one more drops the oldest.
+
+    What was ever in it stays findable: a plan that drops an entry still has to know the command again when it comes
+    later in the same plan, for nobody looks up among the events what the head held when it was loaded.
+    """
 
     def __init__(self, entries: tuple[EntryT, ...], size_max: int) -> None:
         self._size_max = size_max
         self._entries: deque[EntryT] = deque(entries[-size_max:])
-        self._by_id: dict[CommandId, EntryT] = {entry.command_id: entry for entry in self._entries}
+        self._by_id: dict[CommandId, EntryT] = {entry.command_id: entry for entry in entries}
         # One encoding for all; single entries are measured only when they come or go.
         self.encoded_bytes = encoded_bytes([_row(entry) for entry in self._entries]) - len("[]")
 
     def find(self, command_id: CommandId) -> EntryT | None:
-        """The entry of that command, if the window still holds it."""
+        """The entry of that command, if the window holds it or did; the last one, should it stand in there twice."""
         return self._by_id.get(command_id)
 
     def entries(self) -> tuple[EntryT, ...]:
@@ -40,7 +44,7 @@ class Window(Generic[EntryT]):
         self.encoded_bytes += self.growth(entry)
         full = len(self._entries) == self._size_max
         if full:
-            self._forget(self._entries.popleft())
+            self._entries.popleft()
         self._entries.append(entry)
         self._by_id[entry.command_id] = entry
         return full
@@ -52,13 +56,7 @@ class Window(Generic[EntryT]):
     def drop_oldest(self) -> None:
         """Drop the oldest entry, which there must be."""
         entry = self._entries.popleft()
-        self._forget(entry)
         self.encoded_bytes -= encoded_bytes(_row(entry)) + (1 if self._entries else 0)
-
-    def _forget(self, entry: EntryT) -> None:
-        # A window written by somebody else may hold an id twice: the later entry stays findable.
-        if self._by_id.get(entry.command_id) is entry:
-            del self._by_id[entry.command_id]
 
 
 def _row(entry: RecentCommand | RecentConflict) -> list[str | Position]:
