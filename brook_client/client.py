@@ -46,7 +46,8 @@ class BrookClient:
     a session of its own in the reply queue, which it opens when it first awaits a reply. `connect` comes from
     `with_connection_string` or `with_credential`; `content_type` is that of commands and of their replies. The
     command queue must not be partitioned: one batch holds commands of several sessions. Without a `reply_queue`
-    (where replies go to a topic, say) commands can be sent, but their replies not be awaited.
+    (where replies go to a topic, say) commands can be sent, but their replies not be awaited. `session_buckets` must
+    be the workers' setting of that name.
     """
 
     def __init__(
@@ -57,12 +58,14 @@ class BrookClient:
         reply_queue: str | None = "brook-replies",
         content_type: str = codec.JSON,
         reader: BrookReader | None = None,
+        session_buckets: int | None = None,
     ) -> None:
         self._connect = connect
         self._command_queue = command_queue
         self._reply_queue = reply_queue
         self._content_type = content_type
         self._reader = reader
+        self._session_buckets = session_buckets
         self._reply_session_id = f"client-{uuid.uuid4()}"
         self._dispatcher = ReplyDispatcher()
         self._replies: ReplyReceiver | None = None
@@ -210,6 +213,7 @@ class BrookClient:
             content_type=self._content_type,
             reply_queue=self._reply_queue,
             reply_session_id=self._reply_session_id if self._reply_queue else None,
+            session_buckets=self._session_buckets,
         )
 
     async def _new_batch(self) -> ServiceBusMessageBatch:

@@ -41,8 +41,9 @@ def command_message(
     content_type: str = codec.JSON,
     reply_queue: str | None = None,
     reply_session_id: str | None = None,
+    session_buckets: int | None = None,
 ) -> ServiceBusMessage:
-    """Make the message that carries `command` in its brook's session.
+    """Make the message that carries `command` in its brook's session, or in its bucket of so many.
 
     Raises ValueError for a command id that no message id can be.
     """
@@ -55,7 +56,7 @@ def command_message(
         codec.encode_command(command, content_type),
         content_type=content_type,
         message_id=command.command_id,
-        session_id=session_id_for(command.brook),
+        session_id=session_id_for(command.brook, session_buckets),
         correlation_id=command.correlation_id,
         reply_to=reply_queue,
         reply_to_session_id=reply_session_id,

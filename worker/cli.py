@@ -141,6 +141,7 @@ def send(
             command_queue=settings.command_queue,
             reply_queue=settings.reply_queue,
             content_type=content_type,
+            session_buckets=settings.session_buckets,
         ) as client:
             return await send_lines(
                 client,

@@ -37,7 +37,8 @@ async def recover_and_tell(
         if not dry_run:
             async with blob_service_client(settings) as blobs:
                 leases = BlobLeaseManager(blobs, settings.lease_container, settings.lease_options())
-                async with _leased(leases, key, renew_after_s=settings.lease_renew_after_s):
+                session_id = session_id_for(key, settings.session_buckets)
+                async with _leased(leases, session_id, renew_after_s=settings.lease_renew_after_s):
                     await recovered(store, key, _limits(settings), attempts_max=settings.replans_max)
         found = await inspected(store, key)
     tell(found, as_json=as_json, console=console)
@@ -55,9 +56,9 @@ async def recovered(store: BrookStore, key: BrookKey, limits: Limits, *, attempt
 
 
 @asynccontextmanager
-async def _leased(leases: LeaseManager, key: BrookKey, *, renew_after_s: float) -> AsyncIterator[None]:
+async def _leased(leases: LeaseManager, session_id: str, *, renew_after_s: float) -> AsyncIterator[None]:
     """Hold the lease that workers hold on the brook's session."""
-    lease = await leases.acquire(session_id_for(key))
+    lease = await leases.acquire(session_id)
     try:
         async with anyio.create_task_group() as keeping:
             keeping.start_soon(partial(keep_renewed, lease, renew_after_s=renew_after_s))
