@@ -7,12 +7,15 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # More arguments for the tool behind the target, such as ARGS='-k keys' for `make test`.
 ARGS ?=
+# The first seed of `make simulate`, and how many follow it.
+SEED ?= 1
+RUNS ?= 1000
 
 SOURCES := schemas worker brook_client emulator
 SCRIPTS := $(wildcard examples bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types format clean
+.PHONY: help install demo test chaos lint types format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -34,6 +37,15 @@ demo: $(STAMP) ## Send real commands through the embedded services and the worke
 
 test: $(STAMP) ## Run all tests
 	@$(BIN)/pytest $(ARGS)
+
+chaos: $(STAMP) ## Kill workers fifty times under load and faults, and check every event and reply
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
+explore: $(STAMP) ## Walk through every state that a few writers can bring a brook into, and find out every mutant
+	@$(BIN)/python -m tests.simulation.explore $(ARGS)
+
+simulate: $(STAMP) ## Run random schedules of workers and faults; SEED=7 RUNS=100 to choose
+	@$(BIN)/python -m tests.simulation.simulate --seed $(SEED) --runs $(RUNS) $(ARGS)
 
 lint: $(STAMP) ## Check style and formatting
 	@$(BIN)/ruff check $(SOURCES) $(SCRIPTS) tests
