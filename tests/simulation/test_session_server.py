@@ -217,6 +217,19 @@ async def test_a_command_that_can_never_take_effect_is_rejected_and_completed(
     assert len(world.broker.completed) == 1
 
 
+@pytest.mark.parametrize("body", [encode_command(command(command_id="x")), b"no command"])
+async def test_a_reply_session_that_no_message_can_have_is_told_of_in_the_brooks_own(body: bytes) -> None:
+    world = World()
+    world.broker.send(body, session_id=session_id_for(KEY), message_id="x", reply_to_session_id="s" * 129)
+    world.send(command(command_id="good"))
+    await world.settled()
+    rejection = world.outcomes()["x"]
+    assert isinstance(rejection, Rejected)
+    assert rejection.code in (RejectionCode.REPLY_ADDRESS_NOT_ALLOWED, RejectionCode.UNDECODABLE)
+    assert [sent.session_id for sent in world.replies.sent] == [session_id_for(KEY)] * 2
+    assert isinstance(world.outcomes()["good"], Appended)
+
+
 async def test_a_store_outage_settles_nothing_counts_no_delivery_and_loses_nothing() -> None:
     world = World(delivery_count_max=2)
     world.store.failing = 7

@@ -28,7 +28,7 @@ from worker.sessions.base import (
 )
 from worker.sessions.brooks import Brooks
 from worker.sessions.causes import cause_of
-from worker.sessions.intake import Intake, Taken, TurnedAway, reply_content_type
+from worker.sessions.intake import Intake, Taken, TurnedAway, asked_reply_session, reply_content_type
 from worker.storage.base import ContradictionError, StoreUnavailableError
 
 log = structlog.get_logger()
@@ -159,7 +159,7 @@ class GroupProcessor:
             address=self._intake.reply_address(delivery),
             body=encode_reply(reply, content_type),
             content_type=content_type,
-            message_id=reply_message_id(CommandId(known), delivery.reply_to_session_id),
+            message_id=reply_message_id(CommandId(known), asked_reply_session(delivery)),
             correlation_id=delivery.message_id or known,
             session_id=_reply_session(delivery),
             properties={"deliveryCount": delivery.delivery_count, **properties},
@@ -168,7 +168,7 @@ class GroupProcessor:
 
 def _reply_session(delivery: Delivery) -> str:
     """The sender's reply session, else the brook's; empty where neither is known and no reply can be routed."""
-    return delivery.reply_to_session_id or delivery.session_id or ""
+    return asked_reply_session(delivery) or delivery.session_id or ""
 
 
 async def _bounded(tasks: Sequence[Callable[[], Awaitable[None]]], concurrency_max: int) -> None:

@@ -4,13 +4,14 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from schemas import ids
 from schemas.codec import JSON, CommandDecodeError, canonical_content_type, decode_command
 from schemas.commands import AppendCommand
 from schemas.guards import Guards, check_command
 from schemas.keys import BrookKey, session_id_for
 from schemas.problems import Problem
 from schemas.replies import Rejected, RejectionCode, rejected
-from schemas.types import CommandId
+from schemas.types import MESSAGE_ID_LENGTH_MAX, CommandId
 from worker.protocol.prepare import PreparedCommand, prepare
 from worker.sessions.base import Complete, DeadLetter, Delivery, Settlement
 
@@ -85,12 +86,25 @@ class Intake:
                 "replyTo", f"{delivery.reply_to[:260]!r} is not allowed", "use the worker's reply entity or none"
             )
             return rejected(command.command_id, RejectionCode.REPLY_ADDRESS_NOT_ALLOWED, problem)
+        if delivery.reply_to_session_id and asked_reply_session(delivery) is None:
+            problem = Problem(
+                "replyToSessionId",
+                "is no session id that a reply can have",
+                f"use at most {MESSAGE_ID_LENGTH_MAX} characters",
+            )
+            return rejected(command.command_id, RejectionCode.REPLY_ADDRESS_NOT_ALLOWED, problem)
         return None
 
     def reply_address(self, delivery: Delivery) -> str | None:
         """Where the reply goes: as the sender asked if that is allowed, else the worker's own entity."""
         address = delivery.reply_to
         return address if address and address.lower() in self._reply_addresses else None
+
+
+def asked_reply_session(delivery: Delivery) -> str | None:
+    """The reply session that the sender asked for, if a message can have it: no broker looks at it before we do."""
+    asked = delivery.reply_to_session_id
+    return asked if asked and ids.fits(asked) else None
 
 
 def reply_content_type(delivery: Delivery) -> str:

@@ -248,15 +248,22 @@ def _delivery(message: ServiceBusReceivedMessage) -> Delivery:
     binary = message.body_type == AmqpMessageBodyType.DATA
     return Delivery(
         body=b"".join(message.body) if binary else None,
-        content_type=message.content_type,
-        message_id=message.message_id,
-        session_id=message.session_id,
-        reply_to=message.reply_to,
-        reply_to_session_id=message.reply_to_session_id,
+        content_type=_text(message.content_type),
+        message_id=_text(message.message_id),
+        session_id=_text(message.session_id),
+        reply_to=_text(message.reply_to),
+        reply_to_session_id=_text(message.reply_to_session_id),
         enqueued_at=message.enqueued_time_utc,
         delivery_count=message.delivery_count or 0,
         raw=message,
     )
+
+
+def _text(value: object) -> str | None:
+    """A property as text. By AMQP an id may be a UUID or a number; what is not UTF-8, the client leaves as bytes."""
+    if value is None or isinstance(value, str):
+        return value
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 async def _close(receiver: ServiceBusReceiver) -> None:
