@@ -1,6 +1,6 @@
 """The Service Bus adapter of the replies: a few open senders for each address, shared by all sessions."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from itertools import groupby
 from typing import Final
@@ -59,10 +59,7 @@ class ServiceBusReplies:
 
     async def close(self) -> None:
         """Close all senders, at once: each may take a second. Bounded; never raises."""
-        async with anyio.create_task_group() as closers:
-            for pool in self._pools.values():
-                for sender in pool.drained():
-                    closers.start_soon(_close, sender)
+        await _close_all(sender for pool in self._pools.values() for sender in pool.drained())
 
     async def _send_all(self, address: str, replies: list[OutgoingReply]) -> None:
         """Send to one address. Sent again as a whole when it fails: message ids make that harmless."""
@@ -82,9 +79,11 @@ class ServiceBusReplies:
                         raise broker_error(f"send replies to {address!r}", error) from error
 
     def _pool(self, address: str) -> "_Pool":
-        if (pool := self._pools.get(address)) is None:
+        # Names of entities are the same in whatever case they are written: senders must not make us open more and more.
+        entity = address.lower()
+        if (pool := self._pools.get(entity)) is None:
             # Queues and topics take messages in the same way.
-            pool = self._pools[address] = _Pool(lambda: self._client.get_queue_sender(address), self._senders_max)
+            pool = self._pools[entity] = _Pool(lambda: self._client.get_queue_sender(address), self._senders_max)
         return pool
 
 
@@ -98,13 +97,17 @@ class _Pool:
 
     @asynccontextmanager
     async def sender(self) -> AsyncIterator[ServiceBusSender]:
-        """Lend an open sender. One that was left by an error or a cancellation is closed, not lent again."""
+        """Lend an open sender. One that was left by an error or a cancellation is closed, not lent again.
+
+        Nor are those that were idle meanwhile: what cut one connection has cut all that stood there for as long, and
+        who tries again must not come upon them one after the other.
+        """
         async with self._free:
             sender = self._idle.pop() if self._idle else await self._opened()
             try:
                 yield sender
             except BaseException:
-                await _close(sender)
+                await _close_all([sender, *self.drained()])
                 raise
             self._idle.append(sender)
 
@@ -148,6 +151,14 @@ def _message(reply: OutgoingReply) -> ServiceBusMessage:
         session_id=reply.session_id,
         application_properties=reply.properties,  # type: ignore[arg-type]  # dict is invariant; it is only read
     )
+
+
+async def _close_all(senders: Iterable[ServiceBusSender]) -> None:
+    """Close senders, all at once."""
+    with anyio.CancelScope(shield=True):
+        async with anyio.create_task_group() as closers:
+            for sender in senders:
+                closers.start_soon(_close, sender)
 
 
 async def _close(sender: ServiceBusSender) -> None:
