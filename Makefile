@@ -15,7 +15,7 @@ SOURCES := schemas worker brook_client emulator
 SCRIPTS := $(wildcard examples bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test chaos lint types format clean
+.PHONY: help install demo test chaos explore simulate lint types format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
