@@ -61,6 +61,11 @@ class AppendHandler:
         self._lookup = lookup
         self._pause = pause
 
+    @property
+    def remembered_max(self) -> int:
+        """How many commands, and how many conflicts, the head of a brook tells of."""
+        return self._limits.recent_commands_max
+
     async def append(
         self, brook: BrookState, commands: Sequence[PreparedCommand], redelivered: frozenset[CommandId] = frozenset()
     ) -> GroupResult:

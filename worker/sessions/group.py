@@ -11,7 +11,7 @@ import structlog
 from schemas.codec import encode_reply
 from schemas.keys import BrookKey, reply_message_id
 from schemas.problems import Problem
-from schemas.replies import RejectionCode, Reply, rejected
+from schemas.replies import ConcurrencyConflict, RejectionCode, Reply, rejected
 from schemas.types import CommandId
 from worker.handlers.append import AppendHandler, GroupResult
 from worker.handlers.brook import BrookState
@@ -37,11 +37,15 @@ Properties = dict[str, str | int | float]
 
 
 class Decided(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one delivery, durably. Without a reply, none is sent."""
+    """What became of one delivery, durably. Without a reply, none is sent.
+
+    `is_conflict` says that nothing but the head's window tells of it when its command comes again.
+    """
 
     delivery: Delivery
     settlement: Settlement
     reply: OutgoingReply | None = None
+    is_conflict: bool = False
 
 
 class GroupProcessor:
@@ -54,6 +58,11 @@ class GroupProcessor:
         self._handler = handler
         self._replies = replies
         self._brooks_concurrency_max = brooks_concurrency_max
+
+    @property
+    def remembered_max(self) -> int:
+        """How many conflicts the head of a brook tells of."""
+        return self._handler.remembered_max
 
     async def decide(self, brooks: Brooks, deliveries: Sequence[Delivery], *, doubtful: bool) -> list[Decided]:
         """Decide on `deliveries` and make the decisions durable; one for each, in order.
@@ -149,7 +158,8 @@ class GroupProcessor:
     def _replied(self, delivery: Delivery, settlement: Settlement, reply: Reply, properties: Properties) -> Decided:
         """The decision with its reply, if it can be routed anywhere."""
         outgoing = self._outgoing(delivery, reply, properties) if _reply_session(delivery) else None
-        return Decided(delivery=delivery, settlement=settlement, reply=outgoing)
+        is_conflict = isinstance(reply, ConcurrencyConflict)
+        return Decided(delivery=delivery, settlement=settlement, reply=outgoing, is_conflict=is_conflict)
 
     def _outgoing(self, delivery: Delivery, reply: Reply, properties: Properties) -> OutgoingReply:
         """The reply as a message. Its id is fixed by the command's, so that the broker can drop a repetition."""

@@ -14,6 +14,7 @@ import msgspec
 from worker.sessions.backlog import Backlog
 from worker.sessions.base import CommandSession, Delivery
 from worker.sessions.brooks import Brooks
+from worker.sessions.conflicts import UnsettledConflicts
 from worker.sessions.group import Decided, GroupProcessor
 from worker.sessions.stopping import Stopping
 
@@ -61,6 +62,7 @@ class Pipeline:
         self._on_progress = on_progress
         self._received = Backlog[Delivery](options.group_commands_max)
         self._decided = Backlog[Decided](options.group_commands_max * _FINISHING_GROUPS_MAX)
+        self._conflicts = UnsettledConflicts(groups.remembered_max)
         self._body_bytes = 0.0
 
     async def run(self, stopping: Stopping) -> None:
@@ -91,11 +93,12 @@ class Pipeline:
     async def _commit(self) -> None:
         brooks = Brooks(_BROOKS_MAX)
         seen = 0
-        while deliveries := await self._received.take(self._options.group_commands_max):
+        while deliveries := await self._received.take(await self._group_commands_max()):
             # What the session's last holder left unsettled comes first, and not all of it is counted as delivered.
             doubtful = seen < self._options.unsettled_max
             seen += len(deliveries)
             decided = await self._groups.decide(brooks, deliveries, doubtful=doubtful)
+            self._conflicts.decided(decided)
             while decided:
                 room = await self._decided.room()
                 self._decided.put(decided[:room])
@@ -105,7 +108,11 @@ class Pipeline:
     async def _finish(self) -> None:
         while decided := await self._decided.take(self._options.group_commands_max * _FINISHING_GROUPS_MAX):
             await self._groups.finish(self._session, decided)
+            self._conflicts.settled(len(decided))
             self._on_progress()
+
+    async def _group_commands_max(self) -> int:
+        return min(self._options.group_commands_max, await self._conflicts.room())
 
     def _count_max(self) -> int:
         """As many as a group takes, or as its bytes allow, by the average of those received last."""

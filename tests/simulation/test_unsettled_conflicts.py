@@ -1,0 +1,81 @@
+"""A conflict that was told, and whose command comes again after much else was decided, is told again as it was."""
+
+from collections.abc import Sequence
+
+import anyio
+import pytest
+
+from schemas.codec import encode_command
+from schemas.guards import Guards
+from schemas.keys import session_id_for
+from tests.support.brooks import KEY, command
+from tests.support.waiting import wait_until
+from worker.handlers.append import AppendHandler
+from worker.locking.memory import MemoryLeaseManager, MemoryLeaseService
+from worker.locking.options import LeaseOptions
+from worker.protocol.model import Limits
+from worker.sessions.base import OutgoingReply
+from worker.sessions.group import GroupProcessor
+from worker.sessions.intake import Intake
+from worker.sessions.memory import MemoryBroker, MemoryReplies
+from worker.sessions.serve import SessionOptions, SessionServer
+from worker.sessions.stopping import Stopping
+from worker.storage.memory import MemoryBrookStore
+
+pytestmark = pytest.mark.anyio
+
+GROUP = 4
+REMEMBERED = 5
+COMMANDS = 40
+
+OPTIONS = SessionOptions(
+    max_concurrent_sessions=1,
+    session_idle_s=0.02,
+    session_pause_initial_s=0.01,
+    session_pause_max_s=0.05,
+    session_hold_max_s=5,
+    group_commands_max=GROUP,
+    group_bytes_max=1_000_000,
+    lease_renew_after_s=10,
+)
+
+
+class SlowReplies(MemoryReplies):
+    """The first replies are with the broker, but its answer takes until the session is lost."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        super().__init__()
+        self._broker = broker
+        self._slow = True
+
+    async def send(self, replies: Sequence[OutgoingReply]) -> None:
+        await super().send(replies)
+        if self._slow:
+            self._slow = False
+            await anyio.wait_all_tasks_blocked()
+            self._broker.take_lock(session_id_for(KEY))
+            await anyio.sleep_forever()
+
+
+@pytest.mark.parametrize("others", ["accepted", "conflicts"])
+async def test_a_conflict_outlives_all_that_is_decided_before_its_command_is_settled(others: str) -> None:
+    broker = MemoryBroker()
+    replies = SlowReplies(broker)
+    store = MemoryBrookStore()
+    handler = AppendHandler(store, Limits(recent_commands_max=REMEMBERED), replans_max=3)
+    groups = GroupProcessor(Intake(Guards(), frozenset()), handler, replies)
+    leases = MemoryLeaseManager(MemoryLeaseService(), LeaseOptions())
+    first = command(command_id="first", expected=0)
+    rest = [command(expected="any" if others == "accepted" or n == 0 else 99) for n in range(COMMANDS)]
+    for one in (first, *rest):
+        broker.send(encode_command(one), session_id=session_id_for(KEY), message_id=one.command_id)
+    stopping = Stopping()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(SessionServer(broker, leases, groups, OPTIONS).run, stopping)
+        await wait_until(lambda: broker.pending() == 0, "every message settled")
+        stopping.set()
+    bodies: dict[str, set[bytes]] = {}
+    for sent in replies.sent:
+        bodies.setdefault(sent.correlation_id, set()).add(sent.body)
+    assert len(bodies) == COMMANDS + 1
+    assert [found for found in bodies.values() if len(found) != 1] == []
