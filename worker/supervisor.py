@@ -3,7 +3,7 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -26,50 +26,60 @@ async def run_processes(count: int, arguments: Sequence[str], *, grace_s: float)
     having been asked to, the others are drained and StartError is raised: whatever runs this command decides whether
     to start it again. Afterwards no process is left: one that outlives its grace period by ten seconds is killed.
     """
-    asked = False
-    async with AsyncExitStack() as stack:
-        # In sessions of their own: a Ctrl-C in the terminal reaches them through here, once.
-        workers = [
-            await stack.enter_async_context(
-                await anyio.open_process(
-                    [*_WORKER, *arguments], stdin=subprocess.DEVNULL, stdout=None, stderr=None, start_new_session=True
-                )
-            )
-            for _ in range(count)
-        ]
-        log.info("supervisor.started", workers=[worker.pid for worker in workers])
-        ending = anyio.Event()
+    # From before the first worker is started: a signal that came earlier would leave workers without a supervisor.
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with AsyncExitStack() as stack:
+            workers = [await _started(stack, arguments) for _ in range(count)]
+            log.info("supervisor.started", workers=[worker.pid for worker in workers])
+            asked = await _supervised(workers, signals, grace_s)
+    codes = [worker.returncode for worker in workers]
+    # A worker that was not up yet does not know the signal, and has nothing in hand.
+    if not asked or any(code not in (0, -signal.SIGTERM) for code in codes):
+        raise StartError(f"workers ended with exit codes {', '.join(map(str, codes))}; their own lines say why")
 
-        async def watch(worker: anyio.abc.Process) -> None:
-            await worker.wait()
+
+async def _started(stack: AsyncExitStack, arguments: Sequence[str]) -> anyio.abc.Process:
+    """One more worker, in a session of its own: a Ctrl-C in the terminal reaches it through here, once."""
+    worker = await anyio.open_process(
+        [*_WORKER, *arguments], stdin=subprocess.DEVNULL, stdout=None, stderr=None, start_new_session=True
+    )
+    return await stack.enter_async_context(worker)
+
+
+async def _supervised(
+    workers: Sequence[anyio.abc.Process], signals: AsyncIterator[signal.Signals], grace_s: float
+) -> bool:
+    """Until no worker is left; tells whether a signal asked for that."""
+    asked = False
+    ending = anyio.Event()
+
+    async def watch(worker: anyio.abc.Process) -> None:
+        await worker.wait()
+        ending.set()
+
+    async def pass_on() -> None:
+        nonlocal asked
+        async for _ in signals:
+            asked = True
+            _terminate(workers)
             ending.set()
 
-        async def pass_on() -> None:
-            nonlocal asked
-            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                async for _ in signals:
-                    asked = True
-                    _terminate(workers)
-                    ending.set()
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(pass_on)
-            async with anyio.create_task_group() as watchers:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(pass_on)
+        async with anyio.create_task_group() as watchers:
+            for worker in workers:
+                watchers.start_soon(watch, worker)
+            await ending.wait()
+            if not asked:
+                _terminate(workers)
+            with anyio.move_on_after(grace_s + _KILL_AFTER_S):
                 for worker in workers:
-                    watchers.start_soon(watch, worker)
-                await ending.wait()
-                if not asked:
-                    _terminate(workers)
-                with anyio.move_on_after(grace_s + _KILL_AFTER_S):
-                    for worker in workers:
-                        await worker.wait()
-                for worker in workers:
-                    if worker.returncode is None:
-                        worker.kill()
-            tasks.cancel_scope.cancel()
-    codes = [worker.returncode for worker in workers]
-    if not asked or any(codes):
-        raise StartError(f"workers ended with exit codes {', '.join(map(str, codes))}; their own lines say why")
+                    await worker.wait()
+            for worker in workers:
+                if worker.returncode is None:
+                    worker.kill()
+        tasks.cancel_scope.cancel()
+    return asked
 
 
 def _terminate(workers: Sequence[anyio.abc.Process]) -> None:

@@ -84,3 +84,27 @@ async def test_when_one_dies_the_others_drain_and_the_command_fails(tmp_path: Pa
     text = (tmp_path / "log").read_text()
     assert text.count("worker.stopped") == 1
     assert "error: workers ended with exit codes" in text
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes in /proc")
+async def test_a_signal_while_the_first_of_them_starts_leaves_none(tmp_path: Path) -> None:
+    settings = {
+        "servicebus_connection_string": "Endpoint=sb://127.0.0.1:1/;SharedAccessKeyName=a;SharedAccessKey=b",
+        "cosmos_endpoint": "http://127.0.0.1:1",
+        "cosmos_key": "a2V5",
+        "blob_connection_string": "AccountName=a;AccountKey=a2V5",
+    }
+    environment = {**os.environ, **{f"BROOK_WORKER_{name.upper()}": value for name, value in settings.items()}}
+    command = [sys.executable, "-m", "worker.cli", "run", "--processes", "3"]
+    with (tmp_path / "log").open("wb") as output:
+        process = await anyio.open_process(command, stdout=output, stderr=output, env=environment)
+    await wait_until(lambda: bool(children_of(process.pid)), "the first worker is there", 30)
+    children = children_of(process.pid)
+    process.send_signal(signal.SIGTERM)
+    try:
+        with anyio.fail_after(30):
+            assert await process.wait() >= 0, "it ends by itself"
+        assert not any(map(is_running, children))
+    finally:
+        for child in filter(is_running, children):
+            os.kill(child, signal.SIGKILL)
