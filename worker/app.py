@@ -17,7 +17,6 @@ from worker.errors import StartError, WorkerError
 from worker.handlers.append import AppendHandler
 from worker.handlers.lookup import Lookup
 from worker.locking.blob import BlobLeaseManager
-from worker.protocol.model import Limits
 from worker.provisioning import check_store, provision
 from worker.sessions.base import BrokerError, BrokerRefusedError
 from worker.sessions.group import GroupProcessor
@@ -82,7 +81,7 @@ async def open_server(settings: Settings) -> AsyncIterator[SessionServer]:
         retry = RetryOptions(attempts_max=settings.store_attempts_max, time_max_s=settings.store_time_max_s)
         handler = AppendHandler(
             CosmosBrookStore(container, retry),
-            _limits(settings),
+            settings.limits(),
             replans_max=settings.replans_max,
             lookup=Lookup(settings.command_lookup),
         )
@@ -149,18 +148,6 @@ def _first(group: BaseExceptionGroup[BrokerRefusedError]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _limits(settings: Settings) -> Limits:
-    try:
-        return Limits(
-            batch_operations_max=settings.batch_operations_max,
-            batch_bytes_max=settings.batch_bytes_max,
-            event_bytes_max=settings.event_bytes_max,
-            recent_commands_max=settings.recent_commands_max,
-        )
-    except ValueError as error:
-        raise StartError(str(error)) from error
 
 
 def _reply_addresses(settings: Settings) -> frozenset[str]:

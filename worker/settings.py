@@ -7,6 +7,7 @@ from msgspec import Meta
 
 from worker.errors import SettingsError
 from worker.locking.options import LeaseOptions, renewal_problem
+from worker.protocol.model import Limits
 from worker.redaction import Secret
 
 Entity = Annotated[
@@ -123,7 +124,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 2_000_000
     events_max: Annotated[int, Meta(ge=1, le=1_000_000, description="Events in one command.")] = 100_000
     recent_commands_max: Annotated[
-        int, Meta(ge=1, le=10_000, description="Command ids kept in the head to answer redeliveries from.")
+        int, Meta(ge=1, le=900, description="Command ids kept in the head to answer redeliveries from.")
     ] = 128
     command_lookup: Annotated[
         Literal["always", "redelivered"],
@@ -163,6 +164,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             acquire_timeout_s=self.lease_acquire_timeout_s,
         )
 
+    def limits(self) -> Limits:
+        """What one batch may hold."""
+        return Limits(
+            batch_operations_max=self.batch_operations_max,
+            batch_bytes_max=self.batch_bytes_max,
+            event_bytes_max=self.event_bytes_max,
+            recent_commands_max=self.recent_commands_max,
+        )
+
     def secrets(self) -> tuple[Secret, ...]:
         """All of them, for the log's redactor."""
         return (self.servicebus_connection_string, self.cosmos_key, self.blob_connection_string)
@@ -197,8 +207,18 @@ def _checks(settings: Settings) -> tuple[tuple[str, str | None], ...]:
             "group_commands_max",
             _more_than("recent_commands_max", settings.recent_commands_max, settings.group_commands_max),
         ),
+        ("recent_commands_max", _limits_problem(settings)),
         ("reply_send_timeout_s", _more_than("drain_grace_s", settings.drain_grace_s, settings.reply_send_timeout_s)),
     )
+
+
+def _limits_problem(settings: Settings) -> str | None:
+    """What keeps a batch from holding the largest head and an event."""
+    try:
+        settings.limits()
+    except ValueError as error:
+        return f"is {settings.recent_commands_max:,}: {error}; lower it or raise batch_bytes_max"
+    return None
 
 
 def _more_than(limit_name: str, limit: float, value: float) -> str | None:

@@ -34,6 +34,7 @@ _CHECKS: Final = f"""
 - `command_queue` is none of the reply addresses.
 - `group_commands_max` is at most `recent_commands_max`: every command of a group must still be in the head when it is
   delivered again.
+- `batch_bytes_max` holds the largest head that `recent_commands_max` commands make, and as much again for an event.
 - `cosmos_timeout_s` is at most `store_time_max_s`, `session_pause_initial_s` at most `session_pause_max_s`, and
   `reply_send_timeout_s` at most `drain_grace_s`.
 

@@ -39,7 +39,7 @@ async def recover_and_tell(
                 leases = BlobLeaseManager(blobs, settings.lease_container, settings.lease_options())
                 session_id = session_id_for(key, settings.session_buckets)
                 async with _leased(leases, session_id, renew_after_s=settings.lease_renew_after_s):
-                    await recovered(store, key, _limits(settings), attempts_max=settings.replans_max)
+                    await recovered(store, key, settings.limits(), attempts_max=settings.replans_max)
         found = await inspected(store, key)
     tell(found, as_json=as_json, console=console)
     if found.remedy is not None:
@@ -68,12 +68,3 @@ async def _leased(leases: LeaseManager, session_id: str, *, renew_after_s: float
         with anyio.move_on_after(_RELEASE_TIMEOUT_S, shield=True):
             with suppress(LeaseUnavailableError):  # it lapses by itself
                 await lease.release()
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        batch_operations_max=settings.batch_operations_max,
-        batch_bytes_max=settings.batch_bytes_max,
-        event_bytes_max=settings.event_bytes_max,
-        recent_commands_max=settings.recent_commands_max,
-    )
