@@ -15,11 +15,11 @@ SOURCES := schemas worker brook_client emulator
 SCRIPTS := $(wildcard examples bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test chaos explore simulate lint types format clean
+.PHONY: help install demo bench bench-quick bench-profile soak test chaos explore simulate lint types format clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
-		printf '%-14s %s\n' "$$target" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
+		printf '%-20s %s\n' "$$target" "$$text"; done
 
 install: $(STAMP) ## Make .venv and install everything into it
 
@@ -34,6 +34,18 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP) ## Send real commands through the embedded services and the worker, and check every event
 	@$(BIN)/brook-worker demo $(ARGS)
+
+bench: $(STAMP) ## Compare the worker with the plain flow and with one that only replies (under 10 minutes)
+	@$(BIN)/python -m bench full $(ARGS)
+
+bench-quick: $(STAMP) ## The same, small (under 90 s)
+	@$(BIN)/python -m bench quick $(ARGS)
+
+bench-profile: $(STAMP) ## Show where the worker's processor time goes
+	@$(BIN)/python -m bench.profile $(ARGS)
+
+soak: $(STAMP) ## 200,000 commands: memory, connections and files must not grow (about 10 minutes)
+	@$(BIN)/python -m bench.soak $(ARGS)
 
 test: $(STAMP) ## Run all tests
 	@$(BIN)/pytest $(ARGS)
