@@ -15,7 +15,7 @@ SOURCES := schemas worker brook_client emulator
 SCRIPTS := $(wildcard examples bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench bench-quick bench-profile soak test chaos explore simulate lint types format clean
+.PHONY: help install demo bench bench-quick bench-profile soak test chaos bench-large explore simulate lint types format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -58,6 +58,9 @@ explore: $(STAMP) ## Walk through every state that a few writers can bring a bro
 
 simulate: $(STAMP) ## Run random schedules of workers and faults; SEED=7 RUNS=100 to choose
 	@$(BIN)/python -m tests.simulation.simulate --seed $(SEED) --runs $(RUNS) $(ARGS)
+
+bench-large: $(STAMP) ## A large append beside the bare SDK, and what its recovery takes
+	@$(BIN)/python -m bench.large $(ARGS)
 
 lint: $(STAMP) ## Check style and formatting
 	@$(BIN)/ruff check $(SOURCES) $(SCRIPTS) tests

@@ -126,6 +126,9 @@ class _Planner:
 
     def _event_too_large(self, command: PreparedCommand) -> Refused | None:
         limit = self._limits.single_event_bytes_max
+        last = Position(self._position + len(command))
+        if max(command.bytes_at_start) + 2 * len(str(last)) <= limit:
+            return None
         for index in range(len(command)):
             size = command.event_bytes(index, Position(self._position + 1 + index))
             if size > limit:

@@ -6,9 +6,9 @@ from typing import Final
 
 import msgspec
 
-from schemas.commands import AppendCommand, Expected, NewEvent
-from schemas.types import START, CommandId, Position
-from worker.protocol.documents import Document, encoded_bytes, event_document, placed
+from schemas.commands import AppendCommand, Expected
+from schemas.types import CommandId, Position
+from worker.protocol.documents import Document, event_document, event_sizes
 
 Identity = tuple[CommandId, str]
 """A command's id and the digest of what it asks for. Of several commands under one id, one may have been the first."""
@@ -53,10 +53,7 @@ class PreparedCommand(msgspec.Struct, frozen=True):
 
     def event_document(self, index: int, position: Position) -> Document:
         """The document of event `index` at `position`."""
-        event = self.command.events[index]
-        document = event_document(self.command, event, self.default_time)
-        document["data"] = base64.b64encode(event.data).decode("ascii")
-        return placed(document, position)
+        return event_document(self.command, self.command.events[index], self.default_time, position)
 
 
 def prepare(command: AppendCommand, default_time: str) -> PreparedCommand:
@@ -70,7 +67,7 @@ def prepare(command: AppendCommand, default_time: str) -> PreparedCommand:
         command=command,
         digest=payload_digest(command),
         default_time=default_time,
-        bytes_at_start=tuple(_bytes_at_start(command, event, default_time) for event in command.events),
+        bytes_at_start=event_sizes(command, default_time),
     )
 
 
@@ -82,9 +79,3 @@ def payload_digest(command: AppendCommand) -> str:
     content = _CANONICAL.encode((command.expected, command.events))
     digest = hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
     return base64.urlsafe_b64encode(digest).decode("ascii")
-
-
-def _bytes_at_start(command: AppendCommand, event: NewEvent, default_time: str) -> int:
-    """The encoded size at position 0. Base64 has no characters to escape, so its length need not be produced."""
-    bare = placed(event_document(command, event, default_time), START)
-    return encoded_bytes(bare) + 4 * -(-len(event.data) // 3)
