@@ -1,5 +1,6 @@
 """What queues and topics have in common: taking messages in, once each, now or later."""
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from functools import partial
 
@@ -84,7 +85,7 @@ class _Due:
         self._intake.enqueue_scheduled(self._sequence)
 
 
-class Intake:
+class Intake(ABC):
     """An entity that producers send to."""
 
     def __init__(self, path: str, context: Context, *, ttl_s: float | None, duplicate_window_s: float | None) -> None:
@@ -97,6 +98,7 @@ class Intake:
         self.scheduled: dict[int, Message] = {}
         self._due: dict[int, _Due] = {}
 
+    @abstractmethod
     def check_open(self) -> None:
         """Refuse producers where nothing can be sent. Raises ServiceBusError."""
 
@@ -110,9 +112,9 @@ class Intake:
             if value is not None and len(value) > chars_max:
                 raise argument_error(f"The {name} has {len(value)} characters; at most {chars_max} are allowed.")
 
+    @abstractmethod
     def plan_arrival(self, work: Work, message: Message) -> None:
         """Take the message in now, under a new sequence number."""
-        raise NotImplementedError
 
     def plan_send(self, work: Work, messages: list[Message]) -> None:
         """Take messages in: all of them or, when one is refused, none. Duplicates vanish silently, as in Azure."""

@@ -11,7 +11,9 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from emulator.servicebus.engine import sql_logic as logic
 from emulator.servicebus.engine.message import Message
+from emulator.servicebus.engine.sql_logic import Evaluator, Row
 
 _SYSTEM = {
     "contenttype": "content_type",
@@ -39,31 +41,11 @@ _TOKEN = re.compile(
 )
 
 
-class _Row:
-    """A message whose properties are decoded when the first one is asked for."""
-
-    def __init__(self, message: Message) -> None:
-        self._message = message
-        self._own: dict[str, Any] | None = None
-
-    def system(self, name: str) -> Any:
-        value = self._message.system_property(name)
-        return None if value is None else str(value)
-
-    def own(self) -> dict[str, Any]:
-        if self._own is None:
-            self._own = self._message.application_properties()
-        return self._own
-
-
-_Evaluator = Callable[[_Row], Any]
-
-
 class _Property(NamedTuple):
     """A property reference: how to read it, and how to see whether it is there."""
 
-    read: _Evaluator
-    exists: _Evaluator
+    read: Evaluator
+    exists: Evaluator
 
 
 def compile_condition(expression: str) -> Callable[[Message], bool]:
@@ -75,92 +57,7 @@ def compile_condition(expression: str) -> Callable[[Message], bool]:
     if len(expression) > _EXPRESSION_CHARS_MAX:
         raise ValueError(f"the condition has {len(expression)} characters; at most {_EXPRESSION_CHARS_MAX} are allowed")
     evaluate = _Parser(expression).whole()
-    return lambda message: evaluate(_Row(message)) is True
-
-
-# --- three-valued logic: None is unknown -----------------------------------------------------------------------
-
-
-def _and(left: _Evaluator, right: _Evaluator) -> _Evaluator:
-    def evaluate(row: _Row) -> bool | None:
-        first = left(row)
-        if first is False:
-            return False
-        second = right(row)
-        if second is False:
-            return False
-        return True if first is True and second is True else None
-
-    return evaluate
-
-
-def _or(left: _Evaluator, right: _Evaluator) -> _Evaluator:
-    def evaluate(row: _Row) -> bool | None:
-        first = left(row)
-        if first is True:
-            return True
-        second = right(row)
-        if second is True:
-            return True
-        return False if first is False and second is False else None
-
-    return evaluate
-
-
-def _not(inner: _Evaluator) -> _Evaluator:
-    def evaluate(row: _Row) -> bool | None:
-        value = inner(row)
-        return not value if isinstance(value, bool) else None
-
-    return evaluate
-
-
-def _kind(value: Any) -> str | None:
-    """The family within which values can be compared."""
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, int | float):
-        return "number"
-    return "text" if isinstance(value, str) else None
-
-
-def _compare(compare: Callable[[Any, Any], bool], left: _Evaluator, right: _Evaluator) -> _Evaluator:
-    def evaluate(row: _Row) -> bool | None:
-        first, second = left(row), right(row)
-        kind = _kind(first)
-        return compare(first, second) if kind is not None and kind == _kind(second) else None
-
-    return evaluate
-
-
-def _arithmetic(calculate: Callable[[Any, Any], Any], left: _Evaluator, right: _Evaluator) -> _Evaluator:
-    def evaluate(row: _Row) -> Any:
-        first, second = left(row), right(row)
-        if _kind(first) == _kind(second) == "number":
-            try:
-                return calculate(first, second)
-            except (ZeroDivisionError, OverflowError):
-                return None
-        return first + second if calculate is operator.add and _kind(first) == _kind(second) == "text" else None
-
-    return evaluate
-
-
-def _like(value: _Evaluator, pattern: str, escape: str | None) -> _Evaluator:
-    parts: list[str] = []
-    characters = iter(pattern)
-    for character in characters:
-        if character == escape:
-            parts.append(re.escape(next(characters, "")))
-        else:
-            parts.append({"%": ".*", "_": "."}.get(character) or re.escape(character))
-    matches = re.compile("".join(parts), re.DOTALL).fullmatch
-
-    def evaluate(row: _Row) -> bool | None:
-        text = value(row)
-        return matches(text) is not None if isinstance(text, str) else None
-
-    return evaluate
+    return lambda message: evaluate(Row(message)) is True
 
 
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
@@ -224,36 +121,36 @@ class _Parser:
         if self._take(text) is None:
             raise self._fail(f"'{text}'")
 
-    def whole(self) -> _Evaluator:
+    def whole(self) -> Evaluator:
         made = self._or()
         if self._peek()[0] != "end":
             raise self._fail("AND, OR or the end")
         return made
 
-    def _or(self) -> _Evaluator:
+    def _or(self) -> Evaluator:
         self._depth += 1
         if self._depth > _DEPTH_MAX:
             raise self._fail(f"fewer than {_DEPTH_MAX} levels of brackets")
         made = self._and()
         while self._take("OR"):
-            made = _or(made, self._and())
+            made = logic.either(made, self._and())
         self._depth -= 1
         return made
 
-    def _and(self) -> _Evaluator:
+    def _and(self) -> Evaluator:
         made = self._negation()
         while self._take("AND"):
-            made = _and(made, self._negation())
+            made = logic.both(made, self._negation())
         return made
 
-    def _negation(self) -> _Evaluator:
+    def _negation(self) -> Evaluator:
         negations = 0
         while self._take("NOT"):
             negations += 1
         made = self._predicate()
-        return _not(made) if negations % 2 else made
+        return logic.inverted(made) if negations % 2 else made
 
-    def _predicate(self) -> _Evaluator:
+    def _predicate(self) -> Evaluator:
         if self._take("EXISTS"):
             self._expect("(")
             exists = self._property().exists
@@ -261,7 +158,7 @@ class _Parser:
             return exists
         left = self._sum()
         if comparison := self._take(*_COMPARISONS):
-            return _compare(_COMPARISONS[comparison], left, self._sum())
+            return logic.compared(_COMPARISONS[comparison], left, self._sum())
         if self._take("IS"):
             negated = self._take("NOT") is not None
             self._expect("NULL")
@@ -270,18 +167,18 @@ class _Parser:
         if self._take("IN"):
             made = self._in(left)
         elif self._take("LIKE"):
-            made = _like(left, self._text(), self._text() if self._take("ESCAPE") else None)
+            made = logic.like(left, self._text(), self._text() if self._take("ESCAPE") else None)
         elif negated:
             raise self._fail("IN or LIKE after NOT")
         else:
             return left
-        return _not(made) if negated else made
+        return logic.inverted(made) if negated else made
 
-    def _in(self, left: _Evaluator) -> _Evaluator:
+    def _in(self, left: Evaluator) -> Evaluator:
         self._expect("(")
-        made = _compare(operator.eq, left, self._sum())
+        made = logic.compared(operator.eq, left, self._sum())
         while self._take(","):
-            made = _or(made, _compare(operator.eq, left, self._sum()))
+            made = logic.either(made, logic.compared(operator.eq, left, self._sum()))
         self._expect(")")
         return made
 
@@ -292,26 +189,26 @@ class _Parser:
         self._next += 1
         return text[1:-1].replace("''", "'")
 
-    def _sum(self) -> _Evaluator:
+    def _sum(self) -> Evaluator:
         made = self._product()
         while sign := self._take(*_SUMS):
-            made = _arithmetic(_SUMS[sign], made, self._product())
+            made = logic.arithmetic(_SUMS[sign], made, self._product())
         return made
 
-    def _product(self) -> _Evaluator:
+    def _product(self) -> Evaluator:
         made = self._signed()
         while sign := self._take(*_PRODUCTS):
-            made = _arithmetic(_PRODUCTS[sign], made, self._signed())
+            made = logic.arithmetic(_PRODUCTS[sign], made, self._signed())
         return made
 
-    def _signed(self) -> _Evaluator:
+    def _signed(self) -> Evaluator:
         minus = False
         while sign := self._take("-", "+"):
             minus ^= sign == "-"
         made = self._primary()
-        return _arithmetic(operator.sub, lambda _row: 0, made) if minus else made
+        return logic.arithmetic(operator.sub, lambda _row: 0, made) if minus else made
 
-    def _primary(self) -> _Evaluator:
+    def _primary(self) -> Evaluator:
         kind, text = self._peek()
         if self._take("("):
             made = self._or()

@@ -1,5 +1,6 @@
 """Messages that are kept, the locks on them, and what becomes of them when a lock ends."""
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -84,17 +85,17 @@ class Store(Intake):
         self.locks: dict[bytes, Lock] = {}
         self._expiries: dict[int, _Expiry] = {}
 
+    @abstractmethod
     def message_available(self, message: Message) -> None:
         """A message may be deliverable now: it came, or its lock ended."""
-        raise NotImplementedError
 
+    @abstractmethod
     def message_gone(self, message: Message) -> None:
         """A message is no longer here."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pump(self) -> None:
         """Hand out what can be handed out."""
-        raise NotImplementedError
 
     # --- keeping ---
 

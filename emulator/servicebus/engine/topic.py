@@ -45,6 +45,9 @@ class Topic(Intake):
             name: subscription for name, subscription in self.subscriptions.items() if subscription.queue.key != key
         }
 
+    def check_open(self) -> None:
+        """Producers may always send to a topic."""
+
     def plan_arrival(self, work: Work, message: Message) -> None:
         """Give each subscription that takes the message its own."""
         for subscription in self.subscriptions.values():

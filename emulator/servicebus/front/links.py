@@ -1,5 +1,6 @@
 """Links: the ends that a client attaches. Here what all have in common; what they do with messages is elsewhere."""
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from emulator.servicebus.amqp import frames_out as out
@@ -100,7 +101,7 @@ class Link:
         """The connection can send again, or no longer."""
 
 
-class InboundLink(Link):
+class InboundLink(Link, ABC):
     """A link on which the client sends. Puts the frames of a delivery together, never more than a message may have."""
 
     def __init__(self, channel: "Channel", attach: p.Attach, source: Raw, target: Raw) -> None:
@@ -175,9 +176,9 @@ class InboundLink(Link):
         self._size = 0
         self._delivery_id = None
 
+    @abstractmethod
     def on_delivery(self, delivery_id: int, payload: bytes, message_format: int, *, settled: bool) -> None:
         """A whole delivery."""
-        raise NotImplementedError
 
     def on_flow(self, flow: p.Flow) -> None:
         """Answer a client that asks how much it may send."""
