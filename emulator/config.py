@@ -8,7 +8,7 @@ frozen structs (`emulator.servicebus.entities`) and both refuse the same nonsens
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 import msgspec
 
@@ -121,11 +121,7 @@ class _Converter:
             at,
             lambda: QueueConfig(
                 name=queue.name,
-                requires_session=properties.requires_session,
-                lock_duration_s=properties.lock_duration.total_seconds(),
-                max_delivery_count=properties.max_delivery_count,
-                default_message_ttl_s=_ttl_s(properties.default_message_time_to_live),
-                dead_lettering_on_message_expiration=properties.dead_lettering_on_message_expiration,
+                **_receiving(properties),
                 requires_duplicate_detection=properties.requires_duplicate_detection,
                 duplicate_detection_window_s=(properties.duplicate_detection_history_time_window.total_seconds()),
             ),
@@ -156,11 +152,7 @@ class _Converter:
             at,
             lambda: SubscriptionConfig(
                 name=subscription.name,
-                requires_session=properties.requires_session,
-                lock_duration_s=properties.lock_duration.total_seconds(),
-                max_delivery_count=properties.max_delivery_count,
-                default_message_ttl_s=_ttl_s(properties.default_message_time_to_live),
-                dead_lettering_on_message_expiration=properties.dead_lettering_on_message_expiration,
+                **_receiving(properties),
                 rules=rules or (RuleConfig(),),
             ),
         )
@@ -184,6 +176,26 @@ class _Converter:
                     f"{self._source}: {at}.{key}: messages are not forwarded here; leave it empty and receive"
                     " from the entity itself"
                 )
+
+
+class _Receiving(TypedDict):
+    """The fields of ReceivingConfig but for the name."""
+
+    requires_session: bool
+    lock_duration_s: float
+    max_delivery_count: int
+    default_message_ttl_s: float | None
+    dead_lettering_on_message_expiration: bool
+
+
+def _receiving(properties: FileForwarding) -> _Receiving:
+    return _Receiving(
+        requires_session=properties.requires_session,
+        lock_duration_s=properties.lock_duration.total_seconds(),
+        max_delivery_count=properties.max_delivery_count,
+        default_message_ttl_s=_ttl_s(properties.default_message_time_to_live),
+        dead_lettering_on_message_expiration=properties.dead_lettering_on_message_expiration,
+    )
 
 
 def _checked(properties: FileRuleProperties) -> Filter:

@@ -111,8 +111,11 @@ class RuleConfig(msgspec.Struct, frozen=True, kw_only=True):
         _check_name("rule", self.name, _RULE_NAME, SUBSCRIPTION_NAME_MAX)
 
 
-class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """One queue. `default_message_ttl_s` None means that messages never expire."""
+class ReceivingConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What a queue and a subscription have in common.
+
+    `default_message_ttl_s` None means that messages never expire.
+    """
 
     name: str
     requires_session: bool = False
@@ -120,6 +123,11 @@ class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_delivery_count: int = 10
     default_message_ttl_s: float | None = None
     dead_lettering_on_message_expiration: bool = False
+
+
+class QueueConfig(ReceivingConfig, frozen=True, kw_only=True):
+    """One queue."""
+
     requires_duplicate_detection: bool = False
     duplicate_detection_window_s: float = 600.0
 
@@ -130,15 +138,9 @@ class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
         _check_sending(self.default_message_ttl_s, self.duplicate_detection_window_s)
 
 
-class SubscriptionConfig(msgspec.Struct, frozen=True, kw_only=True):
+class SubscriptionConfig(ReceivingConfig, frozen=True, kw_only=True):
     """One subscription of a topic: a queue that is filled through its rules."""
 
-    name: str
-    requires_session: bool = False
-    lock_duration_s: float = 60.0
-    max_delivery_count: int = 10
-    default_message_ttl_s: float | None = None
-    dead_lettering_on_message_expiration: bool = False
     rules: tuple[RuleConfig, ...] = (RuleConfig(),)
 
     def __post_init__(self) -> None:

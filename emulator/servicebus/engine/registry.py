@@ -8,7 +8,13 @@ from emulator.servicebus.engine.queue import DEAD_LETTER_SUFFIX, Queue
 from emulator.servicebus.engine.store import Settings
 from emulator.servicebus.engine.topic import Subscription, Topic
 from emulator.servicebus.engine.work import Context
-from emulator.servicebus.entities import QueueConfig, ServiceBusConfig, SubscriptionConfig, TopicConfig
+from emulator.servicebus.entities import (
+    QueueConfig,
+    ReceivingConfig,
+    ServiceBusConfig,
+    SubscriptionConfig,
+    TopicConfig,
+)
 
 SUBSCRIPTION_INFIX = "/Subscriptions/"
 
@@ -130,14 +136,7 @@ class Registry:
         window_s = config.duplicate_detection_window_s if config.requires_duplicate_detection else None
         self._add(
             config.name,
-            Settings(
-                requires_session=config.requires_session,
-                lock_duration_s=config.lock_duration_s,
-                max_delivery_count=config.max_delivery_count,
-                ttl_s=config.default_message_ttl_s,
-                dead_letters_expired=config.dead_lettering_on_message_expiration,
-                duplicate_window_s=window_s,
-            ),
+            _settings(config, duplicate_window_s=window_s),
         )
 
     def _add_topic(self, config: TopicConfig) -> None:
@@ -148,13 +147,7 @@ class Registry:
     def _add_subscription(self, topic: Topic, config: SubscriptionConfig) -> None:
         queue = self._add(
             subscription_path(topic.path, config.name),
-            Settings(
-                requires_session=config.requires_session,
-                lock_duration_s=config.lock_duration_s,
-                max_delivery_count=config.max_delivery_count,
-                ttl_s=config.default_message_ttl_s,
-                dead_letters_expired=config.dead_lettering_on_message_expiration,
-            ),
+            _settings(config),
         )
         topic.subscriptions[config.name.casefold()] = Subscription(config, queue)
 
@@ -207,6 +200,17 @@ class Registry:
                 self._receivable[path].restore_session_state(session_id, state)
         for queue in self._receivable.values():
             queue.pump()
+
+
+def _settings(config: ReceivingConfig, *, duplicate_window_s: float | None = None) -> Settings:
+    return Settings(
+        requires_session=config.requires_session,
+        lock_duration_s=config.lock_duration_s,
+        max_delivery_count=config.max_delivery_count,
+        ttl_s=config.default_message_ttl_s,
+        dead_letters_expired=config.dead_lettering_on_message_expiration,
+        duplicate_window_s=duplicate_window_s,
+    )
 
 
 def _deleted(path: str) -> ServiceBusError:
