@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m emulator", description="Service Bus, Cosmos DB and Blob Storage on 127.0.0.1."
     )
     parser.add_argument("--config", type=Path, help="entities in the format of the official Config.json")
-    for name in ("servicebus", "cosmos", "blob", "control"):
+    for name in ("servicebus", "cosmos", "blob", "control", "admin"):
         parser.add_argument(f"--{name}-port", type=_port, default=0, metavar="N", help="0: any free port")
     parser.add_argument("--data", type=Path, metavar="DIR", help="keep everything here; without it, in memory")
     parser.add_argument("--ready-file", type=Path, metavar="F", help="written when all ports listen")
@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
             cosmos_port=given.cosmos_port,
             blob_port=given.blob_port,
             control_port=given.control_port,
+            admin_port=given.admin_port,
             data_dir=given.data,
             ready_file=given.ready_file,
             seed=given.seed,

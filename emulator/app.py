@@ -23,7 +23,7 @@ from emulator.cosmos import CosmosServer
 from emulator.faults import Faults
 from emulator.journal import Journal, MemoryJournal, SqliteJournal
 from emulator.process import loop_factory, stop_signal, write_whole
-from emulator.servicebus import ServiceBusServer
+from emulator.servicebus import AdminServer, ServiceBusServer
 
 log = structlog.get_logger()
 
@@ -45,6 +45,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     """Where the services listen: what the ready file holds."""
 
     servicebus_connection_string: str
+    servicebus_admin_endpoint: str
     cosmos_endpoint: str
     cosmos_key: str
     blob_connection_string: str
@@ -60,7 +61,7 @@ class _Server(Protocol):
 class Emulator:
     """Service Bus, Cosmos DB and Blob Storage in this process; enter it to start, leave it to stop.
 
-    Guarantee: inside the context all four ports listen on 127.0.0.1; after it none does and no task is left. With
+    Guarantee: inside the context all five ports listen on 127.0.0.1; after it none does and no task is left. With
     `data_dir` everything acknowledged is there again when an emulator is started on the same folder, after a
     `kill -9` too; without it, state lives as long as the context.
     """
@@ -74,6 +75,7 @@ class Emulator:
         cosmos_port: int = 0,
         blob_port: int = 0,
         control_port: int = 0,
+        admin_port: int = 0,
         seed: int = 0,
         clock: Clock | None = None,
     ) -> None:
@@ -86,6 +88,7 @@ class Emulator:
             "cosmos": cosmos_port,
             "blob": blob_port,
             "control": control_port,
+            "admin": admin_port,
         }
         self._stack = contextlib.AsyncExitStack()
         self._ready: Ready | None = None
@@ -119,12 +122,15 @@ class Emulator:
                 " wrote it: choose another --data folder"
             ) from error
         control = ControlServer(faults=self.faults, clock=self.clock, servicebus=self.servicebus, blob=self.blob)
+        admin = AdminServer(self.servicebus)
         await self._listen("servicebus", self.servicebus)
         await self._listen("cosmos", self.cosmos)
         await self._listen("blob", self.blob)
+        await self._listen("admin", admin)
         control_port = await self._listen("control", control)
         self._ready = Ready(
             servicebus_connection_string=self.servicebus.connection_string,
+            servicebus_admin_endpoint=admin.endpoint,
             cosmos_endpoint=self.cosmos.endpoint,
             cosmos_key=COSMOS_KEY,
             blob_connection_string=self.blob.connection_string,
@@ -179,6 +185,11 @@ class Emulator:
         return self.ready().servicebus_connection_string
 
     @property
+    def servicebus_admin_endpoint(self) -> str:
+        """The URL of the Service Bus administration interface."""
+        return self.ready().servicebus_admin_endpoint
+
+    @property
     def cosmos_endpoint(self) -> str:
         """The URL for CosmosClient."""
         return self.ready().cosmos_endpoint
@@ -207,6 +218,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     cosmos_port: int = 0
     blob_port: int = 0
     control_port: int = 0
+    admin_port: int = 0
     data_dir: Path | None = None
     ready_file: Path | None = None
     seed: int = 0
@@ -228,6 +240,7 @@ async def serve(options: Options, *, announce: Callable[[str], None] = print) ->
         cosmos_port=options.cosmos_port,
         blob_port=options.blob_port,
         control_port=options.control_port,
+        admin_port=options.admin_port,
         seed=options.seed,
     )
     async with stop_signal() as stop:

@@ -3,7 +3,8 @@
 Every refusal is `{"error": "what is wrong and what to change"}` with 400, 404 or 405. `docs/emulator.md` shows it.
 """
 
-from collections.abc import Awaitable, Callable
+import difflib
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -11,21 +12,27 @@ import structlog
 from aiohttp import web
 
 from emulator.blob import BlobServer
+from emulator.blob import operations as blob_operations
 from emulator.blob.errors import BlobError
 from emulator.blob.lease import Break
-from emulator.blob.operations import OPERATIONS
 from emulator.blob.store import BlobKey
 from emulator.clock import Clock
+from emulator.cosmos import operations as cosmos_operations
 from emulator.faults import Faults, Rule
+from emulator.http_connections import STOP_S, Listener
 from emulator.servicebus import ServiceBusServer
 from emulator.servicebus.engine.errors import ServiceBusError
+from emulator.servicebus.front import operations as servicebus_operations
 
 log = structlog.get_logger()
 
 BODY_BYTES_MAX: Final = 64 * 1024
-STOP_S: Final = 2.0
 JUMP_S_MAX: Final = 366 * 24 * 3600.0
-_SERVICES: Final = ("servicebus", "cosmos", "blob", "*")
+_OPERATIONS: Final = {
+    "servicebus": servicebus_operations.OPERATIONS,
+    "cosmos": cosmos_operations.OPERATIONS,
+    "blob": blob_operations.OPERATIONS,
+}
 
 
 class Jump(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,23 +75,13 @@ class ControlServer:
         self._clock = clock
         self._servicebus = servicebus
         self._blob = blob
-        self._runner: web.AppRunner | None = None
+        self._listener = Listener()
 
     async def start(self, port: int = 0) -> int:
         """Listen on 127.0.0.1; 0 takes any free port. Returns the port."""
-        if self._runner is not None:
-            raise RuntimeError("the control interface was started already")
         app = web.Application(middlewares=[_answer_errors], client_max_size=BODY_BYTES_MAX)
         app.add_routes(self.routes())
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", port).start()
-        except OSError:
-            await runner.cleanup()
-            raise
-        self._runner = runner
-        return int(runner.addresses[0][1])
+        return await self._listener.start(web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S), port)
 
     def routes(self) -> list[web.RouteDef]:
         """What there is to ask for."""
@@ -106,9 +103,7 @@ class ControlServer:
 
     async def stop(self) -> None:
         """Stop listening and close what is open, within STOP_S. Idempotent."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        await self._listener.stop()
 
     async def _health(self, request: web.Request) -> web.Response:
         del request
@@ -132,10 +127,7 @@ class ControlServer:
 
     async def _add_rule(self, request: web.Request) -> web.Response:
         rule = await _read(request, Rule)
-        if rule.service not in _SERVICES:
-            raise _RefusedError(400, f"service is {rule.service!r}; use one of {', '.join(_SERVICES)}")
-        if rule.service == "blob" and rule.operation not in ("*", *OPERATIONS):
-            raise _RefusedError(400, f"blob has no operation {rule.operation!r}; use one of {', '.join(OPERATIONS)}")
+        _check_names(rule)
         return _json({"id": self._faults.add(rule)}, status=201)
 
     async def _clear_rules(self, request: web.Request) -> web.Response:
@@ -173,10 +165,7 @@ class ControlServer:
     async def _entities(self, request: web.Request) -> web.Response:
         del request
         engine = self._servicebus.engine
-        paths = [queue.name for queue in engine.config.queues]
-        for topic in engine.config.topics:
-            paths += [f"{topic.name}/Subscriptions/{each.name}" for each in topic.subscriptions]
-        return _json({"entities": {path: engine.counts(path)._asdict() for path in paths}})
+        return _json({"entities": {path: engine.counts(path)._asdict() for path in engine.entities.paths()}})
 
     async def _take_lock(self, request: web.Request) -> web.Response:
         asked = await _read(request, SessionOfEntity)
@@ -220,6 +209,21 @@ async def _read(request: web.Request, kind: type[_Body]) -> _Body:
         raise _RefusedError(400, f"{error}; the fields are {fields}") from error
     except msgspec.DecodeError as error:
         raise _RefusedError(400, f"the body is not JSON: {error}") from error
+
+
+def _check_names(rule: Rule) -> None:
+    """Refuse a rule that could never act: its service, or its operation, is not there."""
+    if rule.service not in ("*", *_OPERATIONS):
+        raise _unknown("service", rule.service, ("*", *_OPERATIONS))
+    known = _OPERATIONS.get(rule.service) or [name for names in _OPERATIONS.values() for name in names]
+    if rule.operation not in ("*", *known):
+        raise _unknown("operation", rule.operation, ("*", *dict.fromkeys(known)))
+
+
+def _unknown(what: str, given: str, known: Collection[str]) -> _RefusedError:
+    close = difflib.get_close_matches(given, known, n=1)
+    advice = f"did you mean {close[0]}?" if close else f"use one of {', '.join(known)}"
+    return _RefusedError(400, f"there is no {what} {given!r}; {advice}")
 
 
 def _rule_id(request: web.Request) -> int:

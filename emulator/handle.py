@@ -181,6 +181,7 @@ async def start_emulator_process(
     cosmos_port: int = 0,
     blob_port: int = 0,
     control_port: int = 0,
+    admin_port: int = 0,
     seed: int = 0,
     start_s: float = START_S,
 ) -> AsyncIterator[EmulatorProcess]:
@@ -194,6 +195,7 @@ async def start_emulator_process(
         arguments = ["--ready-file", str(ready_file), "--seed", str(seed)]
         arguments += ["--servicebus-port", str(servicebus_port), "--cosmos-port", str(cosmos_port)]
         arguments += ["--blob-port", str(blob_port), "--control-port", str(control_port)]
+        arguments += ["--admin-port", str(admin_port)]
         arguments += ["--config", str(config)] if config is not None else []
         arguments += ["--data", str(data_dir)] if data_dir is not None else []
         with stderr.open("wb") as sink:

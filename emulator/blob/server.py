@@ -13,7 +13,7 @@ from aiohttp import web
 
 from emulator.blob.blob_handlers import HANDLERS
 from emulator.blob.call import Call, Target, parse_query, parse_target
-from emulator.blob.connections import CONNECTIONS_MAX, IDLE_S, ConnectionServer
+from emulator.blob.connections import connections
 from emulator.blob.engine import BlobEngine
 from emulator.blob.errors import BlobError
 from emulator.blob.operations import UNSUPPORTED, Route, route
@@ -25,6 +25,7 @@ from emulator.blob.sharedkey import SharedKey
 from emulator.blob.store import CAPACITY_BYTES
 from emulator.clock import Clock
 from emulator.faults import Answer, ApplyLate, ApplyThenDrop, DropBefore, Effect, Faults, NoFault, Truncate
+from emulator.http_connections import CONNECTIONS_MAX, IDLE_S, STOP_S, Listener
 from emulator.journal import Journal
 
 log = structlog.get_logger()
@@ -34,7 +35,6 @@ DEVELOPMENT_KEY: Final = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVE
 """The account and key that Azurite and the storage SDKs know as the development storage. Not a secret:
 https://learn.microsoft.com/azure/storage/common/storage-use-azurite#well-known-storage-account-and-key."""
 
-STOP_S: Final = 2.0
 LATE_REQUESTS_MAX: Final = 1000
 _ANSWER_CODES = {403: "AuthenticationFailed", 500: "InternalError", 503: "ServerBusy"}
 
@@ -69,7 +69,7 @@ class BlobServer:
         self._idle_s = idle_s
         self._reception = Reception(read_idle_s)
         self._late: set[asyncio.Task[None]] = set()
-        self._runner: web.ServerRunner | None = None
+        self._listener = Listener()
         self._port = 0
 
     @property
@@ -89,33 +89,21 @@ class BlobServer:
 
     async def start(self, port: int = 0) -> int:
         """Listen on 127.0.0.1; 0 takes any free port. Returns the port."""
-        if self._runner is not None:
-            raise RuntimeError("the Blob server was started already")
-        server = ConnectionServer(
+        server = connections(
             self._handle,
             clock=self._clock,
             connections_max=self._connections_max,
             idle_s=self._idle_s,
         )
-        runner = web.ServerRunner(server, shutdown_timeout=STOP_S)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", port).start()
-        except OSError:
-            await runner.cleanup()
-            raise
-        self._runner = runner
-        self._port = int(runner.addresses[0][1])
+        self._port = await self._listener.start(web.ServerRunner(server, shutdown_timeout=STOP_S), port)
         return self._port
 
     async def stop(self) -> None:
         """Stop listening, give requests under way STOP_S, drop late ones. Idempotent."""
-        runner, self._runner = self._runner, None
         for task in self._late:
             task.cancel()
         await asyncio.gather(*self._late, return_exceptions=True)
-        if runner is not None:
-            await runner.cleanup()
+        await self._listener.stop()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One request: name and count it, carry out the fault that is due, else answer."""

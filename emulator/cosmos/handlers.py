@@ -17,7 +17,7 @@ class Handlers:
     """The operations of one account."""
 
     def __init__(self, engine: CosmosEngine, account_properties: Callable[[], dict[str, Any]]) -> None:
-        self._routes = MetadataHandlers(engine, account_properties).routes | ItemHandlers(engine).routes
+        self.routes = MetadataHandlers(engine, account_properties).routes | ItemHandlers(engine).routes
 
     def handle(self, request: Request) -> Reply:
         """Carry a request out.
@@ -31,7 +31,7 @@ class Handlers:
                 f"ConsistencyLevel {level[:40]} specified in the request is invalid when service is configured with"
                 " consistency level Session."
             )
-        route = self._routes.get(request.target.operation)
+        route = self.routes.get(request.target.operation)
         if route is None:
             if request.target.operation == "not-covered":
                 raise not_covered(f"The resource '{request.target.item}'")

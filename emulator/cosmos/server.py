@@ -13,7 +13,7 @@ from multidict import CIMultiDict
 
 from emulator.clock import Clock
 from emulator.cosmos.auth import WELL_KNOWN_KEY, KeyCheck
-from emulator.cosmos.connections import ConnectionServer, error_body
+from emulator.cosmos.connections import connections, error_body
 from emulator.cosmos.engine import CosmosEngine
 from emulator.cosmos.errors import CosmosError, too_large
 from emulator.cosmos.handlers import Handlers
@@ -21,21 +21,19 @@ from emulator.cosmos.inputs import Request
 from emulator.cosmos.replies import Reply
 from emulator.cosmos.wire import ACTIVITY_ID, Target, facts_of, target_of
 from emulator.faults import Answer, ApplyLate, ApplyThenDrop, DropBefore, Effect, Faults, NoFault, Truncate
+from emulator.http_connections import CONNECTIONS_MAX, HOST, IDLE_S, STOP_S, Listener
 from emulator.journal import Journal
 
 log = structlog.get_logger()
 
-HOST: Final = "127.0.0.1"
 REGION: Final = "Local"
 REQUEST_BYTES_MAX: Final = 2 * 1024 * 1024
-CONNECTIONS_MAX: Final = 1000
 TRANSFER_S: Final = 30.0
 """How long a client may take to send a body, or to take an answer in."""
 
 BUFFERED_BYTES: Final = 64 * 1024
 """Answers up to this size are left to the socket's buffers; larger ones are sent under a time-out."""
 
-STOP_S: Final = 2.0
 LATE_REQUESTS_MAX: Final = 1000
 """Requests that may wait to be applied late at one time; further ones are applied at once."""
 
@@ -67,7 +65,7 @@ class CosmosServer:
         account_key: str = WELL_KNOWN_KEY,
         connections_max: int = CONNECTIONS_MAX,
         transfer_s: float = TRANSFER_S,
-        idle_s: float | None = None,
+        idle_s: float = IDLE_S,
     ) -> None:
         self.engine = CosmosEngine(clock=clock, journal=journal)
         self._faults = faults
@@ -77,7 +75,7 @@ class CosmosServer:
         self._connections_max = connections_max
         self._transfer_s = transfer_s
         self._idle_s = idle_s
-        self._runner: web.ServerRunner | None = None
+        self._listener = Listener()
         self._port = 0
         self._late: set[asyncio.TimerHandle] = set()
 
@@ -91,23 +89,20 @@ class CosmosServer:
         """The account key."""
         return self._key
 
+    @property
+    def connection_count(self) -> int:
+        """How many clients are connected."""
+        return self._listener.connection_count
+
     async def start(self, port: int = 0) -> int:
         """Listen; returns the port."""
-        if self._runner is not None:
-            raise RuntimeError("the Cosmos DB server is running already")
-        options = {} if self._idle_s is None else {"idle_s": self._idle_s}
-        server = ConnectionServer(
-            self._answer, connections_max=self._connections_max, request_bytes_max=REQUEST_BYTES_MAX, **options
+        server = connections(
+            self._answer,
+            connections_max=self._connections_max,
+            request_bytes_max=REQUEST_BYTES_MAX,
+            idle_s=self._idle_s,
         )
-        runner = web.ServerRunner(server, shutdown_timeout=STOP_S)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, HOST, port).start()
-        except OSError:
-            await runner.cleanup()
-            raise
-        self._runner = runner
-        self._port = runner.addresses[0][1]
+        self._port = await self._listener.start(web.ServerRunner(server, shutdown_timeout=STOP_S), port)
         log.info("cosmos.listening", port=self._port)
         return self._port
 
@@ -116,10 +111,7 @@ class CosmosServer:
         for handle in self._late:
             handle.cancel()
         self._late.clear()
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
-            log.info("cosmos.stopped", port=self._port)
+        await self._listener.stop()
 
     def _account_properties(self) -> dict[str, Any]:
         """One region for reading and writing: ETags fence only where there is a single write region."""

@@ -18,6 +18,7 @@ from azure.cosmos import PartitionKey
 from azure.cosmos.aio import CosmosClient
 from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient
+from azure.servicebus.aio.management import ServiceBusAdministrationClient
 from azure.servicebus.exceptions import SessionLockLostError
 from azure.storage.blob.aio import BlobServiceClient
 
@@ -27,6 +28,7 @@ from emulator.config import ConfigError, QueueConfig, ServiceBusConfig
 from emulator.faults import Answer, DropBefore, Rule
 from emulator.handle import ControlError, EmulatorHandle, start_emulator_process
 from emulator.journal import Change, SqliteJournal
+from tests.support.servicebus_admin import PlainHttp
 
 pytestmark = pytest.mark.anyio
 
@@ -229,6 +231,21 @@ async def test_lease_is_broken_behind_the_back_of_its_holder(azure: Emulator, co
         await blob.acquire_lease(15)
 
 
+async def test_entities_are_made_and_deleted_while_it_runs(azure: Emulator, control: EmulatorHandle) -> None:
+    address = azure.servicebus_admin_endpoint.removeprefix("http://")
+    credentials = azure.servicebus_connection_string.partition(";")[2]
+    async with ServiceBusAdministrationClient.from_connection_string(
+        f"Endpoint=sb://{address};{credentials}", transport=PlainHttp()
+    ) as admin:
+        await admin.create_queue("made")
+        async with bus_of(azure) as bus, bus.get_queue_sender("made") as sender:
+            await sender.send_messages(ServiceBusMessage(b"1"))
+        assert (await control.entities())["made"].active == 1
+        await admin.delete_queue("made")
+        await admin.delete_queue("commands")
+        assert await control.entities() == {}
+
+
 async def test_session_lock_is_taken_from_its_holder(azure: Emulator, control: EmulatorHandle) -> None:
     async with bus_of(azure) as bus:
         async with bus.get_queue_sender("commands") as sender:
@@ -257,8 +274,19 @@ async def test_entities_tell_their_counts(azure: Emulator, control: EmulatorHand
     ("method", "path", "body", "status", "sentence"),
     [
         ("POST", "/faults", b'{"sevice": "blob"}', 400, "unknown field `sevice`; the fields are service,"),
-        ("POST", "/faults", b'{"service": "queue"}', 400, "use one of servicebus, cosmos, blob"),
-        ("POST", "/faults", b'{"service": "blob", "operation": "aquire-lease"}', 400, "acquire-lease"),
+        (
+            "POST",
+            "/faults",
+            b'{"service": "queue"}',
+            400,
+            "there is no service 'queue'; use one of *, servicebus, cosmos, blob",
+        ),
+        ("POST", "/faults", b'{"service": "blob", "operation": "aquire-lease"}', 400, "did you mean acquire-lease?"),
+        ("POST", "/faults", b'{"service": "cosmos", "operation": "bach"}', 400, "did you mean batch?"),
+        ("POST", "/faults", b'{"service": "cosmos", "operation": "send"}', 400, "use one of *, read-account, "),
+        ("POST", "/faults", b'{"service": "servicebus", "operation": "recieve"}', 400, "did you mean receive?"),
+        ("POST", "/faults", b'{"service": "servicebus", "operation": "put-blob"}', 400, "no operation 'put-blob'"),
+        ("POST", "/faults", b'{"operation": "quarry"}', 400, "there is no operation 'quarry'; did you mean query?"),
         ("POST", "/faults", b'{"probability": 2}', 400, "probability must lie between 0 and 1"),
         ("POST", "/faults", b'{"effect": {"type": "explode"}}', 400, "explode"),
         ("POST", "/faults", b"not json", 400, "the body is not JSON"),
@@ -306,10 +334,10 @@ async def test_process_ends_in_time_with_clients_that_do_nothing(tmp_path: Path)
     async with start_emulator_process(data_dir=tmp_path) as process:
         ready = process.ready
         ports = [int(port) for port in re.findall(r"127\.0\.0\.1:(\d+)", " ".join(msgspec.structs.astuple(ready)))]
-        assert len(ports) == 4
+        assert len(ports) == 5
         writers = [(await asyncio.open_connection("127.0.0.1", port))[1] for port in ports]
         writers += [(await asyncio.open_connection("127.0.0.1", port))[1] for port in ports]
-        for writer in writers[4:]:
+        for writer in writers[5:]:
             writer.write(b"PUT /devstoreaccount1/box/b HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf")
         async with asyncio.timeout(15):
             assert await process.terminate() == 0
@@ -339,6 +367,7 @@ async def test_process_announces_one_json_line_and_writes_the_ready_file(tmp_pat
         assert await process.wait() == 0
     assert set(json.loads(line)) == {
         "servicebus_connection_string",
+        "servicebus_admin_endpoint",
         "cosmos_endpoint",
         "cosmos_key",
         "blob_connection_string",

@@ -289,10 +289,7 @@ async def test_an_answer_that_nobody_takes_is_given_up() -> None:
         for _ in range(4):  # more than the buffers of both sockets take
             writer.write(request("POST", DOCS, headers, b'{"query":"SELECT * FROM c"}'))
         await writer.drain()
-        assert server._runner is not None
-        server_side = server._runner.server
-        assert server_side is not None
-        await wait_until(lambda: not server_side.connections, "the connection is closed")
+        await wait_until(lambda: not server.connection_count, "the connection is closed")
         del reader
     finally:
         writer.close()
@@ -349,7 +346,7 @@ async def test_stopping_is_bounded_idempotent_and_leaves_no_task() -> None:
     server = make_server()
     await server.stop()
     port = await server.start()
-    with pytest.raises(RuntimeError, match="running already"):
+    with pytest.raises(RuntimeError, match="started already"):
         await server.start()
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"POST / HTTP/1.1\r\nContent-Length: 10" + HEAD_END)

@@ -3,24 +3,22 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
 from azure.core.exceptions import (
     ClientAuthenticationError,
     HttpResponseError,
     ResourceExistsError,
     ResourceNotFoundError,
 )
-from azure.core.pipeline.transport import AioHttpTransport
 from azure.servicebus.aio.management import ServiceBusAdministrationClient
 from azure.servicebus.exceptions import MessagingEntityNotFoundError
 
 from emulator.config import QueueConfig, SubscriptionConfig, TopicConfig
-from emulator.servicebus import ServiceBusServer, admin_app
+from emulator.servicebus import AdminServer, ServiceBusServer
 from tests.support.servicebus import body_of, client_of, message, next_session, receive, running, send
+from tests.support.servicebus_admin import PlainHttp
 from tests.support.servicebus_engine import Bench, RowJournal
 
 pytestmark = pytest.mark.anyio
@@ -29,41 +27,34 @@ Q = QueueConfig(name="q", default_message_ttl_s=3600.0)
 TOPIC = TopicConfig(name="t", subscriptions=(SubscriptionConfig(name="s"),))
 
 
-class PlainHttp(AioHttpTransport):  # type: ignore[misc] # azure.core has no types here
-    """What a user of the administration client passes as `transport=`: it speaks http where the client says https."""
-
-    async def send(self, request: Any, **config: Any) -> Any:
-        request.url = request.url.replace("https://", "http://", 1)
-        return await super().send(request, **config)
-
-
-@asynccontextmanager
-async def serving(server: ServiceBusServer) -> AsyncIterator[str]:
-    runner = web.AppRunner(admin_app(server.engine, keys=server.keys, wall_s=server.wall_s))
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        host, port = runner.addresses[0][:2]
-        yield f"{host}:{port}"
-    finally:
-        await runner.cleanup()
-
-
 @asynccontextmanager
 async def administering(
     server: ServiceBusServer, key: str | None = None
 ) -> AsyncIterator[ServiceBusAdministrationClient]:
-    async with serving(server) as address:
-        parts = dict(part.split("=", 1) for part in server.connection_string.strip(";").split(";"))
-        connection_string = (
-            f"Endpoint=sb://{address};SharedAccessKeyName={parts['SharedAccessKeyName']};"
-            f"SharedAccessKey={key or parts['SharedAccessKey']};UseDevelopmentEmulator=true;"
-        )
+    admin = AdminServer(server)
+    await admin.start()
+    name, right_key = next(iter(server.keys.items()))
+    try:
         async with ServiceBusAdministrationClient.from_connection_string(
-            connection_string, transport=PlainHttp(), retry_total=0
+            f"Endpoint=sb://{admin.address};SharedAccessKeyName={name};SharedAccessKey={key or right_key}",
+            transport=PlainHttp(),
+            retry_total=0,
         ) as client:
             yield client
+    finally:
+        await admin.stop()
+
+
+@asynccontextmanager
+async def asking(server: ServiceBusServer) -> AsyncIterator[aiohttp.ClientSession]:
+    """A session of plain JSON, without a signature."""
+    admin = AdminServer(server)
+    await admin.start()
+    try:
+        async with aiohttp.ClientSession(admin.endpoint, headers={"Accept": "application/json"}) as http:
+            yield http
+    finally:
+        await admin.stop()
 
 
 async def test_queue_is_created_used_counted_listed_and_deleted() -> None:
@@ -140,35 +131,33 @@ async def test_wrong_key_is_refused() -> None:
 
 
 async def test_json_says_the_same() -> None:
-    async with running(Q, topics=[TOPIC]) as server:
-        runner = web.AppRunner(admin_app(server.engine))
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        host, port = runner.addresses[0][:2]
-        json = {"Accept": "application/json"}
-        try:
-            async with aiohttp.ClientSession(f"http://{host}:{port}", headers=json) as http:
-                async with http.put("/made", json={"type": "queue", "requires_session": True}) as answer:
-                    assert answer.status == 201
-                    made = await answer.json()
-                assert made["requires_session"] is True
-                assert made["counts"] == {"active": 0, "deferred": 0, "scheduled": 0, "dead_lettered": 0, "locked": 0}
-                async with http.put("/wrong", json={"max_delivery_count": 0}) as answer:
-                    assert (answer.status, "out of range" in (await answer.json())["detail"]) == (400, True)
-                async with http.put("/xml", data=b"<!DOCTYPE x><x/>") as answer:
-                    assert answer.status == 400
-                for wrong in (b"{", b"[]", b"\xff"):
-                    async with http.put("/x", data=wrong, headers={"Content-Type": "application/json"}) as answer:
-                        assert answer.status == 400
-                async with http.get("/$Resources/queues?$skip=x") as answer:
-                    assert answer.status == 400
-                async with http.get("/t/Subscriptions/s") as answer:
-                    assert (await answer.json())["rules"][0]["name"] == "$Default"
-                async with http.get("/nothing") as answer:
-                    assert answer.status == 404
-        finally:
-            await runner.cleanup()
+    async with running(Q, topics=[TOPIC]) as server, asking(server) as http:
+        async with http.put("/made", json={"type": "queue", "requires_session": True}) as answer:
+            assert answer.status == 201
+            made = await answer.json()
+        assert made["requires_session"] is True
+        assert made["counts"] == {"active": 0, "deferred": 0, "scheduled": 0, "dead_lettered": 0, "locked": 0}
+        async with http.put("/wrong", json={"max_delivery_count": 0}) as answer:
+            assert (answer.status, "out of range" in (await answer.json())["detail"]) == (400, True)
+        async with http.put("/xml", data=b"<!DOCTYPE x><x/>") as answer:
+            assert answer.status == 400
+        for wrong in (b"{", b"[]", b"\xff"):
+            async with http.put("/x", data=wrong, headers={"Content-Type": "application/json"}) as answer:
+                assert answer.status == 400
+        async with http.get("/$Resources/queues?$skip=x") as answer:
+            assert answer.status == 400
+        async with http.get("/t/Subscriptions/s") as answer:
+            assert (await answer.json())["rules"][0]["name"] == "$Default"
+        async with http.get("/nothing") as answer:
+            assert answer.status == 404
+
+
+async def test_atom_without_a_signature_and_json_with_a_wrong_one_are_refused() -> None:
+    async with running(Q) as server, asking(server) as http:
+        async with http.get("/q", headers={"Accept": "application/xml"}) as answer:
+            assert answer.status == 401
+        async with http.get("/q", headers={"Authorization": "SharedAccessSignature sr=x"}) as answer:
+            assert answer.status == 401
 
 
 async def test_deleting_a_queue_closes_its_receivers() -> None:

@@ -306,27 +306,26 @@ async def test_a_check_of_the_namespace_makes_nothing(settings: Settings, manage
 
 
 async def test_existing_queues_are_judged_and_never_replaced(settings: Settings, management: ManagementServer) -> None:
-    management.has("brook-commands", RequiresSession="false")
-    management.has("brook-replies", RequiresSession="true", RequiresDuplicateDetection="false")
+    management.has(QueueConfig(name="brook-commands"), QueueConfig(name="brook-replies", requires_session=True))
     async with management.running() as admin:
         commands, replies = await managed_or_opened(admin, settings, make=True)
         assert (commands.state, "has no sessions" in commands.note) == (State.WRONG, True)
         assert (replies.state, "detects no duplicates" in replies.note) == (State.ADVICE, True)
-        management.has("brook-commands", RequiresSession="true", DeadLetteringOnMessageExpiration="false")
+        management.has(QueueConfig(name="brook-commands", requires_session=True))
         commands, _ = await managed_or_opened(admin, settings, make=True)
         assert (commands.state, "commands that expire vanish" in commands.note) == (State.ADVICE, True)
     assert management.puts == []
 
 
 async def test_a_queue_that_another_makes_first_is_judged_too(settings: Settings, management: ManagementServer) -> None:
-    management.will_have("brook-commands", RequiresSession="false")
+    management.made_meanwhile = [QueueConfig(name="brook-commands")]
     async with management.running() as admin:
         commands, _ = await managed_or_opened(admin, settings, make=True)
     assert commands.state is State.WRONG
 
 
 async def test_a_topic_where_the_queue_should_be_stops(settings: Settings, management: ManagementServer) -> None:
-    management.has("brook-commands", kind="Topic")
+    management.has(TopicConfig(name="brook-commands"))
     async with management.running() as admin:
         commands, _ = await managed_or_opened(admin, settings, make=True)
     assert (commands.state, "something else" in commands.note) == (State.WRONG, True)
@@ -335,8 +334,7 @@ async def test_a_topic_where_the_queue_should_be_stops(settings: Settings, manag
 async def test_further_reply_addresses_may_be_queues_or_topics(
     settings: Settings, management: ManagementServer
 ) -> None:
-    management.has("queue")
-    management.has("topic", kind="Topic")
+    management.has(QueueConfig(name="queue"), TopicConfig(name="topic"))
     allowed = with_changes(settings, reply_entities_allowed=("queue", "topic", "nowhere"))
     async with management.running() as admin:
         findings = (await managed_or_opened(admin, allowed, make=True))[2:]

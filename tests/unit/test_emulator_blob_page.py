@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from emulator.blob.connections import CONNECTIONS_MAX, HEADER_BYTES_MAX, IDLE_S
+from emulator.blob.connections import HEADER_BYTES_MAX
 from emulator.blob.errors import _KNOWN
 from emulator.blob.operations import OPERATIONS
 from emulator.blob.reception import PUT_BLOB_BYTES_MAX, PUT_BLOCK_BYTES_MAX, READ_IDLE_S, RECEIVING_BYTES_MAX
+from emulator.http_connections import CONNECTIONS_MAX, IDLE_S
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "emulator-blob.md").read_text()

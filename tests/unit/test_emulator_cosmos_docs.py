@@ -6,6 +6,7 @@ from pathlib import Path
 from emulator.clock import ManualClock
 from emulator.cosmos.engine import CosmosEngine
 from emulator.cosmos.handlers import Handlers
+from emulator.cosmos.operations import OPERATIONS
 from emulator.journal import MemoryJournal
 
 ROOT = Path(__file__).parent.parent.parent
@@ -27,8 +28,13 @@ def test_the_page_names_every_operation_and_no_other() -> None:
     section = TEXT.split("## Faults")[1].split("All effects work")[0]
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row)}
+    assert named == set(OPERATIONS)
+
+
+def test_every_operation_has_a_name_that_rules_can_use() -> None:
     engine = CosmosEngine(clock=ManualClock(), journal=MemoryJournal())
-    assert named == {*Handlers(engine, dict)._routes, "not-covered", "unknown"}
+    assert {*Handlers(engine, dict).routes, "not-covered", "unknown"} == set(OPERATIONS)
+    assert len(OPERATIONS) == len(set(OPERATIONS))
 
 
 def test_every_row_of_behaviours_has_a_test() -> None:

@@ -30,8 +30,9 @@ def admin_app(
 ) -> web.Application:
     """An application to be served on its own or mounted in another one.
 
-    With `keys` (and the wall time to check expiry by) every request must carry a shared access signature in
-    `Authorization`, as the service wants it; without, it is open to whoever reaches it.
+    With `keys` (and the wall time to check expiry by) a request must carry a shared access signature in
+    `Authorization`, as the service wants it; without, it is open to whoever reaches it. A request for JSON, which the
+    service has not, may leave the signature out.
     """
     app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[_errors, _authorization(keys, wall_s)])
     app[_ENGINE] = engine
@@ -74,7 +75,8 @@ def _refusal(request: web.Request, status: int, detail: str) -> web.Response:
 def _authorization(keys: Mapping[str, str] | None, wall_s: Callable[[], float] | None) -> Any:
     @web.middleware
     async def middleware(request: web.Request, handler: _Handler) -> web.StreamResponse:
-        if keys is not None and wall_s is not None:
+        is_open = _wants_json(request) and "Authorization" not in request.headers
+        if keys is not None and wall_s is not None and not is_open:
             try:
                 verify(request.headers.get("Authorization", ""), request.path, keys, wall_s())
             except Denied as denied:

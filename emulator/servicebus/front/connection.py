@@ -21,6 +21,7 @@ from emulator.servicebus.amqp.framing import (
 from emulator.servicebus.amqp.message import list_fields
 from emulator.servicebus.amqp.types import AmqpError, Raw
 from emulator.servicebus.engine.errors import ServiceBusError
+from emulator.servicebus.front import operations
 from emulator.servicebus.front.auth import Claim
 from emulator.servicebus.front.channel import Channel
 from emulator.servicebus.front.host import Host, Lane, Timer
@@ -156,7 +157,7 @@ class Connection:
         if opened.idle_time_out_ms:
             self._peer_idle_s = opened.idle_time_out_ms / 1_000
         self._timer = self.host.later(self._beat_s(), self._beat)
-        self._lane.run("open-connection", {}, self._confirm_open, self._refuse_open)
+        self._lane.run(operations.OPEN_CONNECTION, {}, self._confirm_open, self._refuse_open)
 
     def _confirm_open(self) -> None:
         limits = self.host.limits

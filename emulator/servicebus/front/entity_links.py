@@ -12,6 +12,7 @@ from emulator.servicebus.engine.errors import ServiceBusError, invalid_field
 from emulator.servicebus.engine.message import Message, encode_for_receiver, read_message
 from emulator.servicebus.engine.receivers import Delivery, Receiver
 from emulator.servicebus.engine.sessions import Acceptor
+from emulator.servicebus.front import operations
 from emulator.servicebus.front.links import BATCH_FORMAT, InboundLink, OutboundLink
 from emulator.servicebus.front.states import outcome_of
 
@@ -34,7 +35,7 @@ class SendLink(InboundLink):
 
     def open(self) -> None:
         """Answer the attach."""
-        self.lane.run("open-sender", {"entity": self.path}, self._open, self.refuse)
+        self.lane.run(operations.OPEN_SENDER, {"entity": self.path}, self._open, self.refuse)
 
     def _open(self) -> None:
         try:
@@ -69,7 +70,7 @@ class SendLink(InboundLink):
         def refuse(error: ServiceBusError) -> None:
             self.reject(delivery_id, error, settled=settled)
 
-        self.lane.run("send", _facts(self.path, messages), apply, refuse)
+        self.lane.run(operations.SEND, _facts(self.path, messages), apply, refuse)
 
 
 def _read(payload: bytes, message_format: int) -> list[Message]:
@@ -112,11 +113,11 @@ class ReceiveLink(OutboundLink):
             self.refuse(error)
             return
         if not wants_session:
-            self.lane.run("open-receiver", self._facts, self._open, self.refuse)
+            self.lane.run(operations.OPEN_RECEIVER, self._facts, self._open, self.refuse)
             return
         if isinstance(session_id, str):
             self._facts["session_id"] = session_id
-        self.lane.run("accept-session", self._facts, lambda: self._accept(session_id), self.refuse)
+        self.lane.run(operations.ACCEPT_SESSION, self._facts, lambda: self._accept(session_id), self.refuse)
 
     def _open(self) -> None:
         try:
@@ -201,7 +202,7 @@ class ReceiveLink(OutboundLink):
                 receiver.set_credit(0)
                 self.drained(leftover)
 
-        self.lane.run("receive", self._facts, apply, self.detach)
+        self.lane.run(operations.RECEIVE, self._facts, apply, self.detach)
 
     def deliver(self, delivery: Delivery) -> None:
         """Send a message."""
@@ -237,7 +238,7 @@ class ReceiveLink(OutboundLink):
             self._answer(delivery_ids, out.rejected_state(error), disposition)
 
         facts = {**self._facts, "outcome": type(outcome).__name__.lower()}
-        self.lane.run("settle", facts, apply, refuse)
+        self.lane.run(operations.SETTLE, facts, apply, refuse)
 
     def _answer(self, delivery_ids: list[int], state: bytes, disposition: p.Disposition) -> None:
         if not disposition.settled:

@@ -1,5 +1,6 @@
 """Links to the service's own nodes: claims (`$cbs`) and the management of an entity (`…/$management`)."""
 
+from abc import abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,7 @@ from emulator.servicebus.amqp.message import (
 )
 from emulator.servicebus.amqp.types import AmqpError, DecodeError, Int, Raw, Symbol
 from emulator.servicebus.engine.errors import ServiceBusError
+from emulator.servicebus.front import operations
 from emulator.servicebus.front.auth import Denied, path_of, verify
 from emulator.servicebus.front.links import SERVICE_CREDIT_DELAY_S, InboundLink, OutboundLink, address_of
 from emulator.servicebus.front.management import OPERATIONS, Reply
@@ -100,9 +102,9 @@ class RequestLink(InboundLink):
         self.accept(delivery_id, settled=settled)
         self.on_request(request, reply_link)
 
+    @abstractmethod
     def on_request(self, request: Request, reply_link: ReplyLink) -> None:
         """Carry a request out and reply."""
-        raise NotImplementedError
 
     def _reply_link(self, reply_to: str | None) -> ReplyLink | None:
         """The link to the same node whose target is the reply address, else the first one to that node."""
@@ -160,7 +162,7 @@ class CbsLink(RequestLink):
         def refuse(error: ServiceBusError) -> None:
             self._reply(reply_link, request, error.status, error.description)
 
-        self.lane.run("cbs-put-token", {"entity": entity}, apply, refuse)
+        self.lane.run(operations.PUT_TOKEN, {"entity": entity}, apply, refuse)
 
     def _put_token(self, request: Request, audience: object) -> tuple[int, str]:
         connection = self.channel.connection
@@ -212,7 +214,7 @@ class ManagementLink(RequestLink):
         facts = {"entity": path}
         if isinstance(body.get("session-id"), str):
             facts["session_id"] = body["session-id"]
-        self.lane.run(name if handler is not None else "unknown", facts, apply, refuse)
+        self.lane.run(name if handler is not None else operations.UNKNOWN, facts, apply, refuse)
 
     def _reply(self, reply_link: ReplyLink, request: Request, reply: Reply) -> None:
         properties: dict[str, Any] = {"statusCode": Int(reply.status), "statusDescription": reply.description}

@@ -1,0 +1,36 @@
+"""The operations by the names that fault rules and counters use."""
+
+from typing import Final
+
+OPERATIONS: Final = (
+    "read-account",
+    "create-database",
+    "list-databases",
+    "query-databases",
+    "read-database",
+    "delete-database",
+    "create-container",
+    "list-containers",
+    "query-containers",
+    "read-container",
+    "replace-container",
+    "delete-container",
+    "read-partition-key-ranges",
+    "list-offers",
+    "query-offers",
+    "read-offer",
+    "replace-offer",
+    "create-item",
+    "upsert-item",
+    "read-item",
+    "replace-item",
+    "patch-item",
+    "delete-item",
+    "batch",
+    "query",
+    "query-plan",
+    "read-feed",
+    "change-feed",
+    "not-covered",
+    "unknown",
+)
