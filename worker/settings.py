@@ -104,8 +104,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 30.0
 
     group_commands_max: Annotated[
-        int, Meta(ge=1, le=1_000, description="Commands of a session that are received and committed together.")
-    ] = 100
+        int,
+        Meta(
+            ge=1,
+            le=1_000,
+            description="Commands of a session that are committed together. A multiple of 99 fills whole batches.",
+        ),
+    ] = 198
     group_bytes_max: Annotated[
         int,
         Meta(ge=10_000, le=100_000_000, description="Size of the commands of a session that are received together."),
@@ -125,7 +130,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     events_max: Annotated[int, Meta(ge=1, le=1_000_000, description="Events in one command.")] = 100_000
     recent_commands_max: Annotated[
         int, Meta(ge=1, le=900, description="Command ids kept in the head to answer redeliveries from.")
-    ] = 128
+    ] = 200
     command_lookup: Annotated[
         Literal["always", "redelivered"],
         Meta(description="Commands looked up by id once the head has forgotten them: all, or only redelivered ones."),

@@ -254,14 +254,14 @@ def test_a_blob_connection_string_that_would_fail_later_is_refused_unseen(value:
             "BROOK_WORKER_LEASE_RENEW_AFTER_S: is 10; use more than 0 and at most 5",
         ),
         (
-            {"group_commands_max": "200"},
-            "BROOK_WORKER_GROUP_COMMANDS_MAX: is 200, more than recent_commands_max = 128; lower it or raise",
+            {"group_commands_max": "201"},
+            "BROOK_WORKER_GROUP_COMMANDS_MAX: is 201, more than recent_commands_max = 200; lower it or raise",
         ),
         (
             {"recent_commands_max": "900"},
             "BROOK_WORKER_RECENT_COMMANDS_MAX: is 900: batch_bytes_max must be at least 1,851,392 for these recent",
         ),
-        ({"batch_bytes_max": "10000"}, "BROOK_WORKER_RECENT_COMMANDS_MAX: is 128: batch_bytes_max must be at least"),
+        ({"batch_bytes_max": "10000"}, "BROOK_WORKER_RECENT_COMMANDS_MAX: is 200: batch_bytes_max must be at least"),
         ({"cosmos_timeout_s": "30"}, "BROOK_WORKER_COSMOS_TIMEOUT_S: is 30, more than store_time_max_s = 20"),
         ({"session_pause_initial_s": "31"}, "BROOK_WORKER_SESSION_PAUSE_INITIAL_S: is 31, more than"),
         ({"reply_send_timeout_s": "26"}, "BROOK_WORKER_REPLY_SEND_TIMEOUT_S: is 26, more than drain_grace_s = 25"),

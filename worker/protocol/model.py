@@ -10,7 +10,8 @@ from schemas.types import EMPTY, CommandId, Position
 ETag = NewType("ETag", str)
 """Names one state of one document. A conditional write with it is the fence."""
 
-RECENT_COMMANDS_MAX_DEFAULT: Final = 128
+RECENT_COMMANDS_MAX_DEFAULT: Final = 200
+"""A group of two full batches, and a little more: what a session may decide before its first reply is out."""
 
 
 class RecentCommand(msgspec.Struct, frozen=True, array_like=True):

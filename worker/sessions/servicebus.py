@@ -7,6 +7,7 @@ under the same receiver without a word; so the first failure ends the session he
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, TypeVar, assert_never
 
 import anyio
@@ -34,9 +35,15 @@ _T = TypeVar("_T")
 _OPEN_TIMEOUT_S: Final = 15.0
 """Time for connecting and attaching, beyond the wait for a session."""
 
-_POLL_S: Final = 0.02
-"""One call of `receive_messages`. With some messages in its buffer, but fewer than it may get, the client waits for all
-of the time that it is given."""
+_GATHER_S: Final = 0.02
+"""How long to wait for more after several came together."""
+
+_GATHER_ONE_S: Final = 0.005
+"""After one alone, or none, the next is likely to be alone too: its sender is waiting for the reply."""
+
+_TURN_S: Final = 0.25
+"""One call of `receive_messages` on an idle session. A message that some other reading has put into the client's buffer
+between two calls is given out at the end of the call only."""
 
 _SOCKET_TIMEOUT_S: Final = 0.01
 """How long the client listens before it lets others at the connection. The default holds renewals up for 0.2 s; each
@@ -141,6 +148,7 @@ class ServiceBusSession:
         self._receiver = receiver
         self._session_id = receiver.session.session_id
         self._lost = False
+        self._gather_s = _GATHER_S
         self._lock_ends_s = anyio.current_time() + _remaining_s(receiver.session.locked_until_utc)
 
     @property
@@ -151,18 +159,21 @@ class ServiceBusSession:
     async def receive(self, count_max: int, wait_s: float) -> Sequence[Delivery]:
         """At most `count_max` deliveries, in order; none when none came within `wait_s`."""
         ends_s = anyio.current_time() + wait_s
-        # First for what has queued up: the client waits a little for more after the first message. Once nothing came,
-        # whatever comes is all there is.
-        self._receiver._further_pull_receive_timeout = _POLL_S  # noqa: SLF001 - it would be 0.2 s
+        # First for what has queued up: after the first message the client waits a little for more, 0.2 s by default.
+        self._receiver._further_pull_receive_timeout = turn_s = self._gather_s  # noqa: SLF001 - there is no option for it
         while True:
             messages = await self._ours(
-                lambda: self._receiver.receive_messages(max_message_count=count_max, max_wait_time=_POLL_S),
+                partial(self._receiver.receive_messages, max_message_count=count_max, max_wait_time=turn_s),
                 timeout_s=_REQUEST_TIMEOUT_S,
                 shield=False,
             )
-            if messages or anyio.current_time() >= ends_s:
+            left_s = ends_s - anyio.current_time()
+            if messages or left_s <= 0:
+                self._gather_s = _GATHER_S if len(messages) > 1 else _GATHER_ONE_S
                 return [_delivery(message) for message in messages]
+            # Nothing came, so whatever comes now is all there is.
             self._receiver._further_pull_receive_timeout = 0.0  # noqa: SLF001 - as above
+            turn_s = max(min(left_s, _TURN_S), _GATHER_ONE_S)
 
     async def settle(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> None:
         """Settle deliveries, in order, for one round trip in all.

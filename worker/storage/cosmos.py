@@ -41,7 +41,7 @@ _COMMANDS: Final = (
     ' WHERE c.type = "event" AND c.commandId IN (@commands) AND c.position <= @head'
 )
 _PAST: Final = 'SELECT c.position FROM c WHERE c.type = "event" AND c.position > @head ORDER BY c.position'
-_LOOKUP_MAX: Final = 100
+_LOOKUP_MAX: Final = 250
 
 _SESSION_TOKEN: Final = "x-ms-session-token"  # noqa: S105 - the name of a header
 _CHARGE: Final = "x-ms-request-charge"
