@@ -47,8 +47,11 @@ bench-profile: $(STAMP) ## Show where the worker's processor time goes
 soak: $(STAMP) ## 200,000 commands: memory, connections and files must not grow (about 10 minutes)
 	@$(BIN)/python -m bench.soak $(ARGS)
 
+# Many tests wait for sockets and processes more than they compute.
+TEST_PROCESSES ?= 2
+
 test: $(STAMP) ## Run all tests
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n $(TEST_PROCESSES) $(ARGS)
 
 chaos: $(STAMP) ## Kill workers fifty times under load and faults, and check every event and reply
 	@$(BIN)/python -m tests.chaos $(ARGS)
