@@ -9,7 +9,7 @@ PAGE = (TESTS.parent / "docs" / "acceptance.md").read_text(encoding="utf-8")
 NAMED = re.findall(r"`([\w/]+\.py)::(\w+)`", PAGE)
 
 
-def tests_in(path: Path) -> set[str]:
+def functions_of(path: Path) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
@@ -17,7 +17,7 @@ def tests_in(path: Path) -> set[str]:
 def test_every_named_test_is_there() -> None:
     assert len(NAMED) > 50
     missing = [
-        f"{file}::{name}" for file, name in NAMED if not (TESTS / file).exists() or name not in tests_in(TESTS / file)
+        f"{file}::{name}" for file, name in NAMED if not (TESTS / file).exists() or name not in functions_of(TESTS / file)
     ]
     assert missing == []
     assert all(name.startswith("test_") for _, name in NAMED)
