@@ -95,13 +95,21 @@ def session_id_for(key: BrookKey, buckets: int | None = None) -> str:
     return text if utf16_length(text) <= MESSAGE_ID_LENGTH_MAX else f"sha256:{_sha256(text)}"
 
 
-def reply_message_id(command_id: CommandId, reply_session_id: str | None = None) -> str:
+def reply_message_id(
+    command_id: CommandId, reply_session_id: str | None = None, *, rejection: bytes | None = None
+) -> str:
     """The message id of the reply to a command: always the same, so that duplicate detection drops resends.
 
     To a sender that named no reply session: `r:` and the command id while that fits the 128 characters of a message
     id, else `h:` and a SHA-256 in hex. To one that did: `s:` and a SHA-256 of both, so that a command sent again
     from elsewhere is answered there too.
+
+    A command has one outcome for ever, but may be rejected before, mended and sent again under its id, and another
+    command may be sent under its id by mistake: each `rejection`, the body of that reply, has an id of its own, `x:`
+    and a SHA-256 of all three.
     """
+    if rejection is not None:
+        return f"x:{_sha256(chr(0).join((command_id, reply_session_id or '', rejection.hex())))}"
     if reply_session_id:
         return f"s:{_sha256(chr(0).join((command_id, reply_session_id)))}"
     message_id = f"r:{command_id}"

@@ -14,7 +14,7 @@ from schemas.guards import Guards
 from schemas.keys import BrookKey, reply_message_id, session_id_for
 from schemas.replies import Appended, ConcurrencyConflict, Rejected, RejectionCode, Reply
 from schemas.types import CommandId
-from tests.support.brooks import KEY, command
+from tests.support.brooks import KEY, command, event
 from tests.support.waiting import wait_until
 from worker.handlers.append import AppendHandler, GroupResult
 from worker.handlers.brook import BrookState
@@ -215,6 +215,24 @@ async def test_a_command_that_can_never_take_effect_is_rejected_and_completed(
     assert rejection.message
     assert sent.address is None
     assert len(world.broker.completed) == 1
+
+
+@pytest.mark.parametrize("reply_session", ["", "mine"])
+async def test_each_answer_under_a_command_id_passes_duplicate_detection_and_none_passes_twice(
+    reply_session: str,
+) -> None:
+    """A command that was rejected, mended and sent again; and another one under its id. Each is delivered twice."""
+    world = World()
+    for _ in range(2):
+        for events in (0, 1, 2):
+            one = command(command_id="x", events=tuple(event(f"e{n}") for n in range(events)))
+            world.send(one, reply_to_session_id=reply_session)
+    await world.settled()
+    outcomes = [type(decode_reply(sent.body)) for sent in world.replies.sent]
+    assert outcomes == [Rejected, Appended, Rejected] * 2
+    message_ids = [sent.message_id for sent in world.replies.sent]
+    assert len(set(message_ids)) == 3
+    assert message_ids[:3] == message_ids[3:]
 
 
 @pytest.mark.parametrize("body", [encode_command(command(command_id="x")), b"no command"])

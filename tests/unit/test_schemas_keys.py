@@ -118,6 +118,8 @@ def test_reply_ids_are_fixed() -> None:
     """Another form would let a resent reply pass duplicate detection."""
     assert reply_message_id(CommandId("c1")) == "r:c1"
     assert reply_message_id(CommandId("c1"), "mine") == "s:" + hashlib.sha256(b"c1\0mine").hexdigest()
+    rejected = "x:" + hashlib.sha256(b"c1\0mine\0" + b"no".hex().encode()).hexdigest()
+    assert reply_message_id(CommandId("c1"), "mine", rejection=b"no") == rejected
     assert reply_message_id(CommandId("x" * 126)) == "r:" + "x" * 126
     assert reply_message_id(CommandId("x" * 127)) == "h:" + hashlib.sha256(b"x" * 127).hexdigest()
 

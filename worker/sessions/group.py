@@ -11,7 +11,7 @@ import structlog
 from schemas.codec import encode_reply
 from schemas.keys import BrookKey, reply_message_id
 from schemas.problems import Problem
-from schemas.replies import ConcurrencyConflict, RejectionCode, Reply, rejected
+from schemas.replies import ConcurrencyConflict, Rejected, RejectionCode, Reply, rejected
 from schemas.types import CommandId
 from worker.handlers.append import AppendHandler, GroupResult
 from worker.handlers.brook import BrookState
@@ -164,12 +164,14 @@ class GroupProcessor:
     def _outgoing(self, delivery: Delivery, reply: Reply, properties: Properties) -> OutgoingReply:
         """The reply as a message. Its id is fixed by the command's, so that the broker can drop a repetition."""
         content_type = reply_content_type(delivery)
+        body = encode_reply(reply, content_type)
+        rejection = body if isinstance(reply, Rejected) else None
         known = reply.command_id or delivery.message_id or hashlib.sha256(delivery.body or b"").hexdigest()
         return OutgoingReply(
             address=self._intake.reply_address(delivery),
-            body=encode_reply(reply, content_type),
+            body=body,
             content_type=content_type,
-            message_id=reply_message_id(CommandId(known), asked_reply_session(delivery)),
+            message_id=reply_message_id(CommandId(known), asked_reply_session(delivery), rejection=rejection),
             correlation_id=delivery.message_id or known,
             session_id=_reply_session(delivery),
             properties={"deliveryCount": delivery.delivery_count, **properties},
