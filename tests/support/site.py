@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 from azure.cosmos import PartitionKey
 from azure.cosmos.aio import ContainerProxy, CosmosClient
 from azure.servicebus import ServiceBusReceivedMessage, ServiceBusSubQueue
@@ -117,9 +116,12 @@ class Place:
 
     def settings(self, **changes: str) -> dict[str, str]:
         """The settings of a worker, as text."""
-        ready = msgspec.structs.asdict(self._site.ready)
+        ready = self._site.ready
         return {
-            **{name: value for name, value in ready.items() if name != "control_endpoint"},
+            "servicebus_connection_string": ready.servicebus_connection_string,
+            "cosmos_endpoint": ready.cosmos_endpoint,
+            "cosmos_key": ready.cosmos_key,
+            "blob_connection_string": ready.blob_connection_string,
             **QUICK,
             "command_queue": self.command_queue,
             "reply_queue": self.reply_queue,
