@@ -19,14 +19,16 @@ class UnsettledConflicts:
 
     def __init__(self, remembered_max: int) -> None:
         self._remembered_max = remembered_max
+        # For less it is better to wait: a conflict is settled within milliseconds, and small groups cost as many writes.
+        self._room_min = max(1, remembered_max // 2)
         self._decided = 0
         self._settled = 0
         self._conflicts: deque[int] = deque()
         self._changed = anyio.Event()
 
     async def room(self) -> int:
-        """Wait until something may be decided, and tell for how many commands."""
-        while (room := self._room()) <= 0:
+        """Wait until as much may be decided as makes a group, and tell for how many commands."""
+        while (room := self._room()) < self._room_min:
             await self._changed.wait()
         return room
 
