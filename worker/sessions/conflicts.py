@@ -19,7 +19,7 @@ class UnsettledConflicts:
 
     def __init__(self, remembered_max: int) -> None:
         self._remembered_max = remembered_max
-        # For less it is better to wait: a conflict is settled within milliseconds, and small groups cost as many writes.
+        # For less it is better to wait: a conflict is settled within milliseconds, and a small group costs a write too.
         self._room_min = max(1, remembered_max // 2)
         self._decided = 0
         self._settled = 0
