@@ -10,7 +10,7 @@ import anyio
 import msgspec
 
 from bench.lab import Lab, Latency, open_lab
-from bench.measure import Load, worker_at
+from bench.measure import Load, Watch, watched, worker_at
 from bench.verify import check, check_null, read_brooks
 from bench.workloads import hot
 from brook_client.client import BrookClient
@@ -39,7 +39,9 @@ class IdleRun(msgspec.Struct, frozen=True, kw_only=True):
         return statistics.median(self.round_trips_ms)
 
 
-async def measure_idle(worker: str, samples: int, latency: Latency, *, tree: Path | None = None) -> IdleRun:
+async def measure_idle(
+    worker: str, samples: int, latency: Latency, *, tree: Path | None = None, watch: Watch | None = None
+) -> IdleRun:
     """Send `samples` commands, each after the reply to the one before. Raises as `measure` does."""
     commands = hot(_WARM_UP + samples, f"idle-{worker}")
     load = Load(commands=commands, latency=latency, window_s=0)
@@ -50,7 +52,8 @@ async def measure_idle(worker: str, samples: int, latency: Latency, *, tree: Pat
             async with BrookClient(connect) as client:
                 replies, _ = await _exchange(client, commands[:_WARM_UP])
                 before = running.usage()
-                more, round_trips_ms = await _exchange(client, commands[_WARM_UP:])
+                async with watched(watch, running):
+                    more, round_trips_ms = await _exchange(client, commands[_WARM_UP:])
                 after = running.usage()
         await _check(lab, worker, commands, replies + more)
     cpu_ms = 1000 * (after.cpu_s - before.cpu_s) / samples

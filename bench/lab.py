@@ -79,8 +79,8 @@ async def open_lab() -> AsyncIterator[Lab]:
         config = folder / "Config.json"
         config.write_text(json.dumps(_with_every_reply(json.loads(_CONFIG.read_bytes()))))
         async with start_emulator_process(config=config) as emulator:
-            ready = msgspec.to_builtins(emulator.ready)
-            given = {name: value for name, value in ready.items() if name != "control_endpoint"}
+            known = {field.name for field in msgspec.structs.fields(Settings)}
+            given = {name: value for name, value in msgspec.to_builtins(emulator.ready).items() if name in known}
             lab = Lab(settings=given, control=emulator.control, pid=emulator.pid, folder=folder)
             await provision(lab.worker_settings())
             yield lab

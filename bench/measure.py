@@ -1,8 +1,8 @@
 """One worker, one queue full of commands: how long, how much CPU, how many requests, and whether it was right."""
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +28,10 @@ PROGRAMS: Final = {
     "ours": ("-m", "worker.cli", "run"),
 }
 """What is compared: the modules that are run, each as a process of its own."""
+
+
+Watch = Callable[[int], AbstractAsyncContextManager[None]]
+"""Looks at a process, by its id, while it works."""
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +99,7 @@ class _Work(msgspec.Struct, frozen=True, kw_only=True):
     requests: dict[str, dict[str, int]]
 
 
-async def measure(worker: str, load: Load, *, tree: Path | None = None) -> Run:
+async def measure(worker: str, load: Load, *, tree: Path | None = None, watch: Watch | None = None) -> Run:
     """Queue the commands, start the worker, stop the clock when all are settled, then check what came of it.
 
     `tree` is the folder whose `worker` package is run, by default ours. Raises WorkerFailedError or WrongOutcomeError.
@@ -104,7 +108,7 @@ async def measure(worker: str, load: Load, *, tree: Path | None = None) -> Run:
         connect = with_connection_string(lab.settings["servicebus_connection_string"])
         async with BrookClient(connect, session_buckets=load.buckets) as client:
             await client.send_many(load.commands)
-            work = await _work(lab, worker, load, tree)
+            work = await _work(lab, worker, load, tree, watch)
             await lab.control.clear_rules()
             replies = await _replies(client, lab)
         if worker == "null":
@@ -135,12 +139,20 @@ async def worker_at(lab: Lab, worker: str, load: Load, tree: Path | None) -> Asy
         yield running
 
 
-async def _work(lab: Lab, worker: str, load: Load, tree: Path | None) -> _Work:
+@asynccontextmanager
+async def watched(watch: Watch | None, worker: WorkerProcess) -> AsyncIterator[None]:
+    """Have a process looked at, if anybody wants to."""
+    async with watch(worker.pid) if watch is not None else nullcontext():
+        yield
+
+
+async def _work(lab: Lab, worker: str, load: Load, tree: Path | None, watch: Watch | None) -> _Work:
     first = await lab.inject(load.latency)
     started_s = time.perf_counter()
     async with worker_at(lab, worker, load, tree) as running:
         begun = await _begun(lab, running, first)
-        ended, left, requests = await _ended(lab, running, len(load.commands), begun.at_s + load.window_s)
+        async with watched(watch, running):
+            ended, left, requests = await _ended(lab, running, len(load.commands), begun.at_s + load.window_s)
     commands = len(load.commands) - left
     if not commands:
         raise running.failure(f"settled nothing within {load.window_s:g} s")

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from bench.figures import Figure
 from bench.measure import Run
+from bench.plot import draw
 from bench.runner import Results
 from bench.scenarios import Plan
 
@@ -101,6 +102,7 @@ def write(folder: Path, plan: Plan, results: Results, figures: Sequence[Figure])
         "idle": msgspec.to_builtins(results.idle),
     }
     path.write_bytes(msgspec.json.format(msgspec.json.encode(_rounded(document)), indent=1) + b"\n")
+    draw(path.with_suffix(".png"), results, figures)
     return path
 
 
