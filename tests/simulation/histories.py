@@ -82,16 +82,17 @@ def _is_done(history: Sequence[Operation], configuration: Configuration, final: 
 def _next(
     history: Sequence[Operation], configuration: Configuration, final: tuple[CommandId, ...]
 ) -> Iterator[tuple[int, Configuration]]:
-    """Each operation that can be the next: begun before any other that is left ended, and true to what was told."""
+    """Each operation that can be the next: begun before any other that is left ended, and true to what was told.
+
+    One that changes nothing is taken as soon as it can be, and alone: it is in nobody's way and need not wait.
+    """
     left, length = configuration
     first_end = min((end for index in left if (end := history[index].end) is not None), default=None)
-    for index in sorted(left):
-        operation = history[index]
-        if first_end is not None and operation.begin > first_end:
-            continue
-        after = _effect(operation, length, final)
-        if after is not None:
-            yield index, (left - {index}, after)
+    begun = [index for index in sorted(left) if first_end is None or history[index].begin <= first_end]
+    effects = [(index, after) for index in begun if (after := _effect(history[index], length, final)) is not None]
+    unchanging = [(index, after) for index, after in effects if after == length]
+    for index, after in unchanging[:1] or effects:
+        yield index, (left - {index}, after)
 
 
 def _effect(operation: Operation, length: int, final: tuple[CommandId, ...]) -> int | None:

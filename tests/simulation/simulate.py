@@ -50,7 +50,9 @@ def run_seed(seed: int, serving: Serving = serve) -> Ran:
         batch_operations_max=chance.randint(2, 12),
         recent_commands_max=chance.randint(group_max, 6) if narrow else 128,
     )
-    simulation = Simulation(limits, sessions=chance.randint(1, 3), group_max=group_max, serving=serving)
+    simulation = Simulation(
+        limits, sessions=chance.randint(1, 3), group_max=group_max, ahead_max=chance.randint(1, 3), serving=serving
+    )
     trouble = chance.choice((0.0, 0.02, 0.1, 0.3))
     with silent():
         for _ in range(_STEPS):

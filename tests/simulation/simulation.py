@@ -34,16 +34,16 @@ class _Worker:
         self.running = running
         self.session = session
         self.call: Call = running.send(None)
-        self.group: tuple[int, ...] = ()
 
 
 class _Session:
-    """A queue of commands: the completed ones, and how many after them have been delivered."""
+    """A queue of commands: how many are completed, and how many after them were delivered, ever and to its holder."""
 
     def __init__(self) -> None:
         self.queue: list[int] = []
         self.completed = 0
         self.delivered = 0
+        self.taken = 0
         self.holder: _Worker | None = None
 
 
@@ -64,6 +64,7 @@ class Simulation:
         *,
         sessions: int,
         group_max: int,
+        ahead_max: int = 1,
         serving: Callable[..., Coroutine[Any, Any, None]] = serve,
     ) -> None:
         self.store = MemoryBrookStore()
@@ -75,6 +76,7 @@ class Simulation:
         self._late: list[tuple[StoreOperation, ...]] = []
         self._limits = limits
         self._group_max = group_max
+        self._ahead_max = ahead_max
         self._serving = serving
         self._now = 0
 
@@ -113,9 +115,10 @@ class Simulation:
     def accept(self, session: int) -> None:
         """A worker accepts a session, held by another or not: then the other has lost it and does not know."""
         handler = AppendHandler(Port(), self._limits, replans_max=3, pause=_no_pause)
-        worker = _Worker(self._serving(handler, self.commands), session)
+        worker = _Worker(self._serving(handler, self.commands, self._ahead_max), session)
         self.workers.append(worker)
         self.sessions[session].holder = worker
+        self.sessions[session].taken = 0
 
     def crash(self, worker: int) -> None:
         """A worker is gone."""
@@ -136,6 +139,8 @@ class Simulation:
                 self._answer(chosen, None)
             case "settle":
                 self._settle(chosen)
+            case "turn":
+                self._answer(chosen, self._turn(chosen, worker))
             case "write":
                 self._write(chosen, call.arguments[0], outcome)
             case _ if outcome == "lost":
@@ -173,15 +178,23 @@ class Simulation:
                 head = documents[HEAD_ID].document["position"]
                 return [documents[str(one)].document for one in range(call.arguments[0], head + 1)]
 
+    def _turn(self, worker: _Worker, chance: int) -> str:
+        """Which stage goes on: the one that takes the next commands only where there are some."""
+        session = self.sessions[worker.session]
+        waits = len(session.queue) > session.completed + session.taken
+        turns = [turn for turn in worker.call.arguments if turn != "receive" or waits]
+        return str(turns[chance % len(turns)])
+
     def _receive(self, worker: _Worker) -> None:
         session = self.sessions[worker.session]
-        waiting = session.queue[session.completed : session.completed + self._group_max]
+        first = session.completed + session.taken
+        waiting = session.queue[first : first + self._group_max]
         if session.holder is not worker or not waiting:
             self._answer(worker, SessionLostError())
             return
-        worker.group = tuple(waiting)
-        group = tuple((number, place < session.delivered) for place, number in enumerate(waiting))
-        session.delivered = max(session.delivered, len(waiting))
+        group = tuple((number, place < session.delivered) for place, number in enumerate(waiting, session.taken))
+        session.taken += len(waiting)
+        session.delivered = max(session.delivered, session.taken)
         self._answer(worker, group)
 
     def _reply(self, replies: Sequence[tuple[int, bytes]]) -> None:
@@ -196,9 +209,12 @@ class Simulation:
         if session.holder is not worker:
             self._answer(worker, SessionLostError())
             return
-        assert all(self._lives[number].body is not None for number in worker.group), "completed before replied to"
-        session.completed += len(worker.group)
-        session.delivered = max(0, session.delivered - len(worker.group))
+        count = worker.call.arguments[0]
+        settled = session.queue[session.completed : session.completed + count]
+        assert all(self._lives[number].body is not None for number in settled), "completed before replied to"
+        session.completed += count
+        session.delivered = max(0, session.delivered - count)
+        session.taken -= count
         self._answer(worker, None)
 
     def _answer(self, worker: _Worker, answer: Any) -> None:
@@ -212,6 +228,7 @@ class Simulation:
         self.workers.remove(worker)
         if self.sessions[worker.session].holder is worker:
             self.sessions[worker.session].holder = None
+            self.sessions[worker.session].taken = 0
 
     def _tick(self) -> int:
         self._now += 1

@@ -30,10 +30,15 @@ class BrookUnderFire(RuleBasedStateMachine):
 
     simulation: Simulation
 
-    @initialize(operations_max=st.integers(2, 6), sessions=st.integers(1, 2), group_max=st.integers(1, 4))
-    def begin(self, operations_max: int, sessions: int, group_max: int) -> None:
+    @initialize(
+        operations_max=st.integers(2, 6),
+        sessions=st.integers(1, 2),
+        group_max=st.integers(1, 4),
+        ahead=st.integers(1, 3),
+    )
+    def begin(self, operations_max: int, sessions: int, group_max: int, ahead: int) -> None:
         limits = Limits(batch_operations_max=operations_max)
-        self.simulation = Simulation(limits, sessions=sessions, group_max=group_max)
+        self.simulation = Simulation(limits, sessions=sessions, group_max=group_max, ahead_max=ahead)
 
     @rule(
         session=SMALL, events=st.integers(1, 9), expected=st.one_of(st.sampled_from(["any", "empty", "exists"]), SMALL)

@@ -37,7 +37,7 @@ _ITERATORS: Final[tuple[type, ...]] = (
     reversed,
 )
 _SUSPENDED: Final = (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType)
-_NAMED: Final = (types.FunctionType, types.BuiltinFunctionType, type, types.ModuleType)
+_NAMED: Final = (types.FunctionType, types.BuiltinFunctionType, types.MethodDescriptorType, type, types.ModuleType)
 
 
 _REPORTED: Final = frozenset({("_Run", "plans"), ("_Run", "batches"), ("BrookWriter", "charge_ru")})

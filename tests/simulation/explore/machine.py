@@ -7,6 +7,7 @@ writer can only hand them back or compare them.
 """
 
 import json
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Generator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -111,26 +112,41 @@ class _Events:
         return self._page.pop(0)
 
 
-async def serve(handler: AppendHandler, commands: Sequence[PreparedCommand]) -> None:
-    """A session: receive, commit, reply, complete, and again; until an error ends it and others go on."""
+async def serve(handler: AppendHandler, commands: Sequence[PreparedCommand], ahead_max: int = 1) -> None:
+    """A session: receive, commit, reply, complete, and again; until an error ends it and others go on.
+
+    With `ahead_max` over 1, that many groups are in hand at once: the next is committed before the one before is
+    replied to or completed. Each stage keeps the order; which goes on first is for the explorer to say.
+    """
     brook = BrookState(KEY)
+    decided: deque[tuple[tuple[int, bytes], ...]] = deque()
+    replied: deque[int] = deque()
     while True:
-        group: tuple[tuple[int, bool], ...] = await Call("receive")
-        replies = await decide(handler, brook, [(commands[index], again) for index, again in group])
-        await Call("reply", tuple(zip([index for index, _ in group], replies, strict=True)))
-        await Call("settle", len(replies))
-        del group, replies
+        turns = ["receive"] if len(decided) + len(replied) < ahead_max else []
+        turns += ["reply"] * bool(decided) + ["settle"] * bool(replied)
+        turn = turns[0] if len(turns) == 1 else await Call("turn", *turns)
+        if turn == "receive":
+            group: tuple[tuple[int, bool], ...] = await Call("receive")
+            decided.append(await decide(handler, brook, [(index, commands[index], again) for index, again in group]))
+            del group
+        elif turn == "reply":
+            await Call("reply", decided[0])
+            replied.append(len(decided.popleft()))
+        else:
+            await Call("settle", replied[0])
+            replied.popleft()
+        del turn, turns
 
 
 async def decide(
-    handler: AppendHandler, brook: BrookState, group: Sequence[tuple[PreparedCommand, bool]]
-) -> tuple[bytes, ...]:
-    """The group's replies, as they go out."""
-    redelivered = frozenset(command.command_id for command, again in group if again)
-    result = await handler.append(brook, [command for command, _ in group], redelivered)
+    handler: AppendHandler, brook: BrookState, group: Sequence[tuple[int, PreparedCommand, bool]]
+) -> tuple[tuple[int, bytes], ...]:
+    """The group's replies, as they go out, by the commands' indexes."""
+    redelivered = frozenset(command.command_id for _, command, again in group if again)
+    result = await handler.append(brook, [command for _, command, _ in group], redelivered)
     return tuple(
-        encode_reply(reply_to(command.command_id, verdict))
-        for (command, _), verdict in zip(group, result.verdicts, strict=True)
+        (index, encode_reply(reply_to(command.command_id, verdict)))
+        for (index, command, _), verdict in zip(group, result.verdicts, strict=True)
     )
 
 
@@ -221,7 +237,7 @@ class Machine:
         handler = AppendHandler(
             Port(), scenario.limits, replans_max=scenario.replans_max, lookup=scenario.lookup, pause=_no_pause
         )
-        running = self._serving(handler, scenario.commands)
+        running = self._serving(handler, scenario.commands, scenario.ahead_max)
         try:
             call: Call = running.send(None)
             for answer, names in history:
@@ -286,8 +302,8 @@ class Machine:
                 return [self.documents.values[document] for document in documents]
             case ("positions", positions):
                 return list(positions)
-            case ("received", group):
-                return group
+            case ("received" | "turn", given):
+                return given
             case _:
                 assert answer == ("ok",)
                 return None

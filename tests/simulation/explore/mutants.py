@@ -30,7 +30,7 @@ from worker.protocol.window import Window
 from worker.protocol.writes import Delete, Operation, Replace, append_events, write_head
 
 Patch = tuple[Any, str, Any]
-Serving = Callable[[AppendHandler, Sequence[PreparedCommand]], Coroutine[Any, Any, None]]
+Serving = Callable[[AppendHandler, Sequence[PreparedCommand], int], Coroutine[Any, Any, None]]
 
 
 class Mutant(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,40 +158,41 @@ def run_without_doubt(self: Any, *arguments: Any) -> None:
 
 
 def expected_at_load(self: Any, command: PreparedCommand) -> Verdict:
-    if self._known(command) is None and not planning.is_expected(command.expected, self._before):
-        reached, self._position = self._position, self._before
-        verdict: Verdict = self._conflict(command)
-        self._position = reached
+    verdict: Verdict | None = self._known(command)
+    if verdict is not None:
         return verdict
-    anyway = msgspec.structs.replace(command.command, expected="any")
-    return _DECIDE(self, msgspec.structs.replace(command, command=anyway))
+    if planning.is_expected(command.expected, self._before):
+        accepted: Verdict = self._accept(command)
+        return accepted
+    reached, self._position = self._position, self._before
+    refused: Verdict = self._conflict(command)
+    self._position = reached
+    return refused
 
 
-async def reply_before_commit(handler: AppendHandler, commands: Sequence[PreparedCommand]) -> None:
+async def reply_before_commit(handler: AppendHandler, commands: Sequence[PreparedCommand], _: int = 1) -> None:
     brook = BrookState(KEY)
     while True:
         group = await Call("receive")
         members = [commands[index] for index, _ in group]
         loaded = await handler._store.load(KEY)
         planned = planning.plan(loaded.brook.head, members, handler._limits)
-        early = [
-            encode_reply(reply_to(one.command_id, verdict))
-            for one, verdict in zip(members, planned.verdicts, strict=True)
-        ]
-        del loaded, planned
-        await Call("reply", tuple(zip([index for index, _ in group], early, strict=True)))
-        await decide(handler, brook, [(commands[index], again) for index, again in group])
+        pairs = zip(group, members, planned.verdicts, strict=True)
+        early = tuple((place[0], encode_reply(reply_to(one.command_id, verdict))) for place, one, verdict in pairs)
+        del loaded, planned, pairs, members
+        await Call("reply", early)
+        await decide(handler, brook, [(index, commands[index], again) for index, again in group])
         await Call("settle", len(group))
-        del group, members, early
+        del group, early
 
 
-async def complete_before_reply(handler: AppendHandler, commands: Sequence[PreparedCommand]) -> None:
+async def complete_before_reply(handler: AppendHandler, commands: Sequence[PreparedCommand], _: int = 1) -> None:
     brook = BrookState(KEY)
     while True:
         group = await Call("receive")
-        replies = await decide(handler, brook, [(commands[index], again) for index, again in group])
+        replies = await decide(handler, brook, [(index, commands[index], again) for index, again in group])
         await Call("settle", len(replies))
-        await Call("reply", tuple(zip([index for index, _ in group], replies, strict=True)))
+        await Call("reply", replies)
         del group, replies
 
 
@@ -199,7 +200,6 @@ _WRITE_CHUNK: Final = rules.write_chunk
 _BEGIN: Final = rules.begin
 _UNDO_CHUNK: Final = rules.undo_chunk
 _WINDOW_ADD: Final = Window.add
-_DECIDE: Final = planning._Planner.decide
 _KNOWN: Final = planning._Planner._known
 _RUN_INIT: Final = append._Run.__init__
 

@@ -21,7 +21,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     `sessions` lists the queues, each a row of indexes into `commands` (the same twice: its producer sent it twice).
     `writers` has the session that each writer serves. `faults_max` bounds how often, on one path, something goes
     wrong: a crash, a lost session, a lost, late or repeated request, a read of an older state. `late_max` bounds the
-    requests on their way at once, `older_max` how many states behind a read may be. `weight` says which take long and
+    requests on their way at once, `older_max` how many states behind a read may be. A worker has up to
+    `ahead_max` groups in hand. `weight` says which take long and
     are begun first.
     """
 
@@ -30,6 +31,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     sessions: tuple[tuple[int, ...], ...]
     writers: tuple[int, ...]
     group_max: int = 2
+    ahead_max: int = 1
     faults_max: int = 3
     late_max: int = 1
     older_max: int = 1

@@ -41,10 +41,13 @@ class Writer(NamedTuple):
 
 
 class Session(NamedTuple):
-    """A queue: how many commands are completed, how many have been delivered, and who may settle (-1: nobody)."""
+    """A queue: how many commands are completed, how many after them have been delivered before and how many to the
+    present holder, and who that is (-1: nobody).
+    """
 
     completed: int = 0
     delivered: int = 0
+    taken: int = 0
     holder: int = -1
 
 
@@ -133,7 +136,8 @@ class World:
             )
             left = session.completed < len(self._scenario.sessions[session_number])
             if first and left and (session.holder < 0 or state.faults):
-                yield from (("accept", number, count) for count in self._counts(session_number, session))
+                anew = session._replace(taken=0)
+                yield from (("accept", number, count) for count in self._counts(session_number, anew))
             return
         holds = session.holder == number
         call = self._machine.nodes[writer.node].call
@@ -148,13 +152,16 @@ class World:
                 ages = writer.age if call[0] != "find" else len(state.older) if self._lookups_may_lag else 0
                 ages = ages if state.faults else 0
                 yield from ((call[0], number, age) for age in range(ages + 1))
+            case "turn":
+                waits = bool(self._counts(session_number, session))
+                yield from (("turn", number, turn) for turn in call[1:] if turn != "receive" or waits or not holds)
             case name:
                 yield (name, number)
         if holds and state.faults and call[0] != "receive":
             yield ("crash", number)
 
     def _counts(self, session_number: int, session: Session) -> range:
-        left = len(self._scenario.sessions[session_number]) - session.completed
+        left = len(self._scenario.sessions[session_number]) - session.completed - session.taken
         return range(1, min(left, self._scenario.group_max) + 1)
 
     def _writes(self, state: State, number: int, call: tuple[Any, ...], *, holds: bool) -> Iterator[Action]:
@@ -197,6 +204,8 @@ class World:
                 return self._write(state, number, outcome)
             case ("load" | "find" | "past" | "read" as name, number, *ages):
                 return self._read(state, number, name, *ages)
+            case ("turn", number, turn):
+                return self._answer(state, number, ("turn", turn))
             case ("reply", number):
                 return self._reply(state, number)
             case ("settle", number):
@@ -217,16 +226,19 @@ class World:
         session_number = self._scenario.writers[number]
         session = state.sessions[session_number]
         taken_over = session.holder >= 0
-        state = self._with_session(state, session_number, session._replace(holder=number))
+        state = self._with_session(state, session_number, session._replace(holder=number, taken=0))
         state = self._with_writer(state, number, Writer(self._machine.start, (), len(state.older)))
         return self._receive(state, number, count)._replace(faults=state.faults - taken_over)
 
     def _receive(self, state: State, number: int, count: int) -> State:
         session_number = self._scenario.writers[number]
         session = state.sessions[session_number]
-        queue = self._scenario.sessions[session_number][session.completed : session.completed + count]
-        group = tuple((index, place < session.delivered) for place, index in enumerate(queue))
-        state = self._with_session(state, session_number, session._replace(delivered=max(session.delivered, count)))
+        taken = session.taken + count
+        queue = self._scenario.sessions[session_number][session.completed : session.completed + taken]
+        places = range(session.taken, taken)
+        group = tuple((queue[place], place < session.delivered) for place in places)
+        session = session._replace(delivered=max(session.delivered, taken), taken=taken)
+        state = self._with_session(state, session_number, session)
         return self._answer(state, number, ("received", group))
 
     def _write(self, state: State, number: int, outcome: str) -> State:
@@ -329,7 +341,9 @@ class World:
         queue = self._scenario.sessions[session_number]
         if any(state.replies[index] < 0 for index in queue[session.completed : session.completed + count]):
             raise Violation("order", "a command was completed before it was replied to")
-        session = Session(session.completed + count, max(0, session.delivered - count), session.holder)
+        session = Session(
+            session.completed + count, max(0, session.delivered - count), session.taken - count, session.holder
+        )
         state = self._answer(self._with_session(state, session_number, session), number, ("ok",))
         if session.completed == len(queue):
             return self._end(state, number, ("lost",))
@@ -382,7 +396,7 @@ class World:
         session_number = self._scenario.writers[number]
         session = state.sessions[session_number]
         if session.holder == number:
-            state = self._with_session(state, session_number, session._replace(holder=-1))
+            state = self._with_session(state, session_number, session._replace(holder=-1, taken=0))
         return self._with_writer(state, number, IDLE)
 
     def _with_writer(self, state: State, number: int, writer: Writer) -> State:
@@ -459,7 +473,7 @@ class World:
 
     def alone(self, state: State) -> State:
         """The state with everything gone but the store, the queues and what was replied."""
-        sessions = tuple(session._replace(holder=-1) for session in state.sessions)
+        sessions = tuple(session._replace(holder=-1, taken=0) for session in state.sessions)
         return State(state.store, (), (IDLE,) * len(state.writers), (), sessions, state.replies, 0)
 
     def _finish(self, state: State, order: tuple[int, ...]) -> None:
@@ -485,7 +499,7 @@ class World:
         actions = list(self._actions(state, number))
         if not actions:
             return None
-        takes = self._machine.nodes[state.writers[number].node].call[0] in ("ended", "receive")
+        takes = self._machine.nodes[state.writers[number].node].call[0] in ("ended", "receive", "turn")
         return actions[-1] if takes else actions[0]
 
 
