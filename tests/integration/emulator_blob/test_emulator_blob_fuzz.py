@@ -154,7 +154,7 @@ def check_sendable(reply: Reply) -> None:
         ET.fromstring(content)
 
 
-@settings(CASES, max_examples=5000)
+@settings(CASES, max_examples=2500)
 @given(requests(), bodies)
 def test_handlers_answer_or_refuse_whatever_comes(request_: Request, body: bytes) -> None:
     method, path, query, given_headers = request_
@@ -204,7 +204,7 @@ VALID = [
     ("PUT", "/box/c?comp=blocklist", {}, b"<BlockList></BlockList>"),
     ("GET", "/box?restype=container&comp=list", {}, b""),
 ]
-SOCKET_CASES = 3500
+SOCKET_CASES = 1500
 AT_ONCE = 175
 
 
