@@ -54,6 +54,10 @@ _CLOSE_TIMEOUT_S: Final = 5.0
 _RENEWAL_RETRY_S: Final = 1.0
 _RENEWAL_MIN_S: Final = 1.0
 """Not more often than this, even where our clock and the broker's differ by more than a lock lasts."""
+_RENEWAL_MAX_S: Final = 10.0
+"""Not less often than this: where our clock is behind the broker's, a lock ends sooner than it seems, and each time
+that it does so unnoticed, its messages are counted as delivered. Most queues give locks of half a minute or more."""
+
 # A lock this close to its end is treated as lost: a request may take as long.
 _LOCK_MARGIN_S: Final = 1.0
 
@@ -149,7 +153,7 @@ class ServiceBusSession:
         self._session_id = receiver.session.session_id
         self._lost = False
         self._gather_s = _GATHER_S
-        self._lock_ends_s = anyio.current_time() + _remaining_s(receiver.session.locked_until_utc)
+        self._lock_ends_s = anyio.current_time() + min(_remaining_s(receiver.session.locked_until_utc), _LOCK_MAX_S)
 
     @property
     def session_id(self) -> str:
@@ -187,7 +191,7 @@ class ServiceBusSession:
         """Renew the lock until cancelled. Raises SessionLostError once it is lost or about to lapse."""
         while True:
             left_s = self._lock_ends_s - anyio.current_time()
-            await anyio.sleep(max(left_s / 3, _RENEWAL_MIN_S))
+            await anyio.sleep(min(max(left_s / 3, _RENEWAL_MIN_S), _RENEWAL_MAX_S))
             while not await self._renewed():
                 if anyio.current_time() + _RENEWAL_RETRY_S + _LOCK_MARGIN_S > self._lock_ends_s:
                     self._lost = True
