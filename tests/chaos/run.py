@@ -53,6 +53,7 @@ async def chaos(kills: int, seed: int, tell: Callable[[str], None], *, brooks: i
                     outcome.findings += await _none_is_blocked(place, crew, keys)
                 except* AssertionError as group:
                     outcome.findings += map(str, _leaves(group))
+                    outcome.findings.append(f"the queues then: {await place.control.entities()}")
                 finally:
                     with anyio.CancelScope(shield=True):
                         await crew.release()
