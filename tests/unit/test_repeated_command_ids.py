@@ -2,6 +2,8 @@
 
 import pytest
 
+from schemas.events import RecordedEvent
+from schemas.keys import BrookKey
 from schemas.replies import RejectionCode
 from schemas.types import Position
 from tests.support.brooks import KEY, event, prepared
@@ -78,3 +80,25 @@ async def test_several_commands_under_a_forgotten_id_are_each_compared_with_the_
     refused = verdicts[group.index(other)]
     assert isinstance(refused, Refused)
     assert refused.code == RejectionCode.COMMAND_ID_REUSED
+
+
+class Counting(MemoryBrookStore):
+    """Counts the events that are read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events_read = 0
+
+    async def _read_range(self, key: BrookKey, first: Position, last: Position) -> list[RecordedEvent]:
+        self.events_read += last - first + 1
+        return await super()._read_range(key, first, last)
+
+
+async def test_no_more_events_are_read_than_the_forgotten_command_has() -> None:
+    store = Counting()
+    handler = AppendHandler(store, Limits(recent_commands_max=REMEMBERED), replans_max=3)
+    brook = BrookState(KEY)
+    again = prepared(events=2)
+    await handler.append(brook, [prepared(), again, *(prepared(events=50) for _ in range(REMEMBERED + 1))])
+    assert isinstance((await handler.append(brook, [again])).verdicts[0], AlreadyAppended)
+    assert store.events_read == 2

@@ -10,7 +10,7 @@ from worker.protocol.model import StoredHead
 from worker.protocol.plan import command_id_reused
 from worker.protocol.prepare import Identity, PreparedCommand
 from worker.protocol.verdicts import AlreadyAppended, Refused
-from worker.storage.base import BrookStore
+from worker.storage.base import PAGE_EVENTS_DEFAULT, BrookStore
 
 
 class Lookup(StrEnum):
@@ -55,7 +55,9 @@ async def _verdict(
     if last - first + 1 != len(command):
         return command_id_reused(command.command_id)
     index = 0
-    async for event in store.read_forward(stored.key, first):
+    # No more than is compared: the events behind them may be many and large.
+    page_events = min(len(command), PAGE_EVENTS_DEFAULT)
+    async for event in store.read_forward(stored.key, first, page_events=page_events):
         if not _is_same(event, command.command.events[index]):
             return command_id_reused(command.command_id)
         index += 1
