@@ -29,7 +29,7 @@ from worker.sessions.intake import Intake
 from worker.sessions.memory import MemoryBroker, MemoryReplies
 from worker.sessions.serve import SessionOptions, SessionServer
 from worker.sessions.stopping import Stopping
-from worker.storage.base import StoreUnavailableError, WriteResult
+from worker.storage.base import LoadedBrook, StoreUnavailableError, WriteResult
 from worker.storage.memory import MemoryBrookStore
 
 pytestmark = pytest.mark.anyio
@@ -381,6 +381,28 @@ async def test_while_the_store_is_out_of_order_one_session_probes_and_the_others
     assert len(world.replies.sent) == 40
     assert {delivery.delivery_count for delivery in world.broker.completed} == {0}
     assert world.store.failed_writes <= 6
+
+
+async def test_a_brook_whose_partition_does_not_answer_holds_up_no_other() -> None:
+    class OneBad(FlakyStore):
+        asked = 0
+
+        async def load(self, key: BrookKey) -> LoadedBrook:
+            if key.entity_id == "bad":
+                self.asked += 1
+                raise StoreUnavailableError("this partition is throttled")
+            return await super().load(key)
+
+    world = World()
+    world.store = store = OneBad()
+    world.handler = BuggyHandler(store)
+    world.send(command(command_id="bad", key=BrookKey("orders", "bad")))
+    async with world.running(msgspec.structs.replace(OPTIONS, session_pause_max_s=100)):
+        await wait_until(lambda: store.asked >= 15, "the bad brook was tried again and again")
+        world.send(command(command_id="good", key=BrookKey("orders", "good")))
+        await wait_until(lambda: "good" in world.outcomes(), "the reply of the other brook")
+        world.stopping.set()
+    assert [delivery.message_id for delivery in world.broker.completed] == ["good"]
 
 
 async def test_a_hot_brook_gives_its_slot_to_others_after_its_turn() -> None:

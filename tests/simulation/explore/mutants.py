@@ -263,7 +263,7 @@ MUTANTS: Final = (
     Mutant(
         name="expectations checked against the head as loaded",
         patches=((planning._Planner, "decide", expected_at_load),),
-        scenario="expectations",
+        scenario="groups",
     ),
     Mutant(name="lookup left out", patches=((Lookup, "decided_before", no_lookup),), scenario="window-outlived"),
     Mutant(

@@ -126,7 +126,7 @@ SCENARIOS: Final = (
     ),
     Scenario(
         name="groups",
-        commands=(command("a", 1), command("b", 1, 0), command("c", 3), command("x", 2)),
+        commands=(command("a", 1), command("b", 1, "empty"), command("c", 3, 0), command("x", 2)),
         sessions=((0, 1, 2), (3,)),
         writers=(0, 1),
         operations_max=3,
