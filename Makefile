@@ -15,7 +15,7 @@ SOURCES := schemas worker brook_client emulator
 SCRIPTS := $(wildcard examples bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench bench-quick bench-profile soak test chaos bench-large explore simulate lint types format clean
+.PHONY: help install demo bench bench-quick bench-profile soak test chaos bench-large bench-emulator explore simulate lint types format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -41,8 +41,9 @@ bench: $(STAMP) ## Compare the worker with the plain flow and with one that only
 bench-quick: $(STAMP) ## The same, small (under 90 s)
 	@$(BIN)/python -m bench quick $(ARGS)
 
-bench-profile: $(STAMP) ## Show where the worker's processor time goes
+bench-profile: $(STAMP) ## Show where the worker's processor time goes, and the time of a single command
 	@$(BIN)/python -m bench.profile $(ARGS)
+	@$(BIN)/python -m bench.split
 
 soak: $(STAMP) ## 200,000 commands: memory, connections and files must not grow (about 10 minutes)
 	@$(BIN)/python -m bench.soak $(ARGS)
@@ -64,6 +65,11 @@ simulate: $(STAMP) ## Run random schedules of workers and faults; SEED=7 RUNS=10
 
 bench-large: $(STAMP) ## A large append beside the bare SDK, and what its recovery takes
 	@$(BIN)/python -m bench.large $(ARGS)
+
+bench-emulator: $(STAMP) ## What the embedded services cost, and which targets they reach
+	@$(BIN)/python -m bench.emulator_servicebus
+	@$(BIN)/python -m bench.emulator_cosmos --least 1500 || true
+	@$(BIN)/python -m bench.emulator_blob
 
 lint: $(STAMP) ## Check style and formatting
 	@$(BIN)/ruff check $(SOURCES) $(SCRIPTS) tests

@@ -73,6 +73,6 @@ async def _exchange(client: BrookClient, commands: Sequence[AppendCommand]) -> t
 async def _check(lab: Lab, worker: str, commands: Sequence[AppendCommand], replies: Sequence[ReceivedReply]) -> None:
     await lab.control.clear_rules()
     if worker == "null":
-        check_null(commands, replies)
+        check_null(commands, replies, settled=len(commands))
     else:
-        check(commands, replies, await read_brooks(lab))
+        check(commands, replies, await read_brooks(lab), settled=len(commands))

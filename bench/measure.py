@@ -64,6 +64,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     emulator_cpu_s: float
     requests: dict[str, dict[str, int]]
     charge_ru: float | None
+    repeated: int
+    """Replies that came a second time, with the same content."""
+
     memory_bytes: int
 
     @property
@@ -112,9 +115,9 @@ async def measure(worker: str, load: Load, *, tree: Path | None = None, watch: W
             await lab.control.clear_rules()
             replies = await _replies(client, lab)
         if worker == "null":
-            check_null(load.commands, replies)
+            repeated = check_null(load.commands, replies, settled=work.commands)
         else:
-            check(load.commands, replies, await read_brooks(lab))
+            repeated = check(load.commands, replies, await read_brooks(lab), settled=work.commands)
     return Run(
         worker=worker,
         queued=len(load.commands),
@@ -126,6 +129,7 @@ async def measure(worker: str, load: Load, *, tree: Path | None = None, watch: W
         emulator_cpu_s=work.ended.emulator.cpu_s - work.begun.emulator.cpu_s,
         requests=work.requests,
         charge_ru=charge_ru(replies),
+        repeated=repeated,
         memory_bytes=work.ended.worker.memory_bytes,
     )
 

@@ -1,7 +1,7 @@
 """Where the worker's processor time goes: `python -m bench.profile`. Needs py-spy (the extra `bench`).
 
-Samples the worker process under two loads, a hot brook and single commands on an idle session, and parts its time by
-what it was doing, told by the functions that were active while it held the interpreter's lock.
+Samples the worker process under three loads, a hot brook, many brooks and single commands on an idle session, and
+parts its time by what it was doing, told by the functions that were active while it held the interpreter's lock.
 """
 
 import argparse
@@ -23,7 +23,8 @@ from rich.table import Table
 from bench.idle import measure_idle
 from bench.lab import Latency
 from bench.measure import Load, measure
-from bench.workloads import hot
+from bench.scenarios import MANY_SESSIONS
+from bench.workloads import hot, many
 
 _SAMPLES_A_SECOND: Final = 400
 _END_S: Final = 15.0
@@ -118,6 +119,14 @@ async def profile_hot(worker: str, commands: int, folder: Path, tree: Path | Non
     return sampler.shares(run.cpu_ms)
 
 
+async def profile_many(worker: str, brooks: int, folder: Path, tree: Path | None) -> list[Share]:
+    """The profile of a worker on many brooks with four commands each, 64 sessions at once."""
+    sampler = Sampler(folder / f"many-{worker}.raw")
+    load = Load(commands=many(brooks, 4, "profile"), latency=Latency(), window_s=120.0, settings=MANY_SESSIONS)
+    run = await measure(worker, load, tree=tree, watch=sampler.running)
+    return sampler.shares(run.cpu_ms)
+
+
 async def profile_idle(worker: str, samples: int, folder: Path, tree: Path | None) -> list[Share]:
     """The profile of a worker with one command at a time."""
     sampler = Sampler(folder / f"idle-{worker}.raw")
@@ -143,6 +152,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worker", choices=("seed", "null", "ours"), default="ours")
     parser.add_argument("--commands", type=int, default=8_000, help="on the hot brook")
+    parser.add_argument("--brooks", type=int, default=256, help="of many brooks")
     parser.add_argument("--samples", type=int, default=150, help="single commands on the idle session")
     parser.add_argument("--tree", type=Path, help="folder whose worker package is run")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
@@ -153,7 +163,12 @@ def main() -> int:
     )
     given.results.mkdir(parents=True, exist_ok=True)
     console = Console()
-    for name, run, size in (("hot brook", profile_hot, given.commands), ("idle session", profile_idle, given.samples)):
+    runs = (
+        ("hot brook", profile_hot, given.commands),
+        ("many brooks", profile_many, given.brooks),
+        ("idle session", profile_idle, given.samples),
+    )
+    for name, run, size in runs:
         shares = anyio.run(run, given.worker, size, given.results, given.tree)
         console.print(table(f"{given.worker}, {name}", shares))
     return 0

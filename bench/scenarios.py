@@ -14,7 +14,7 @@ _LATENCY: Final = Latency()
 _WINDOW_S: Final = 45.0
 """Who has not settled everything by then is measured on what was settled."""
 
-_MANY_SESSIONS: Final = {"max_concurrent_sessions": "64", "session_idle_s": "0.2"}
+MANY_SESSIONS: Final = {"max_concurrent_sessions": "64", "session_idle_s": "0.2"}
 """For all workers: a session whose few commands are done makes room for the next one soon."""
 
 BUCKETS: Final = 16
@@ -133,22 +133,22 @@ def _many(brooks: int, *, seed_window_s: float) -> Scenario:
         latency=_LATENCY,
         commands=lambda prefix: many(brooks, 4, prefix),
         contenders=(
-            Contender(name="seed", worker="seed", window_s=seed_window_s, settings=_MANY_SESSIONS),
-            Contender(name="null", worker="null", settings=_MANY_SESSIONS),
-            Contender(name="ours", worker="ours", settings=_MANY_SESSIONS),
+            Contender(name="seed", worker="seed", window_s=seed_window_s, settings=MANY_SESSIONS),
+            Contender(name="null", worker="null", settings=MANY_SESSIONS),
+            Contender(name="ours", worker="ours", settings=MANY_SESSIONS),
         ),
     )
 
 
 def _small(brooks: int, *, per_brook_window_s: float) -> Scenario:
-    bucketed = _MANY_SESSIONS | {"session_buckets": str(BUCKETS)}
+    bucketed = MANY_SESSIONS | {"session_buckets": str(BUCKETS)}
     return Scenario(
         name="small",
         title=f"many small brooks: {brooks:,} brooks with 1 command each, {BUCKETS} buckets",
         latency=_LATENCY,
         commands=lambda prefix: many(brooks, 1, prefix),
         contenders=(
-            Contender(name=OURS_PER_BROOK, worker="ours", window_s=per_brook_window_s, settings=_MANY_SESSIONS),
+            Contender(name=OURS_PER_BROOK, worker="ours", window_s=per_brook_window_s, settings=MANY_SESSIONS),
             Contender(name="bucketed", worker="ours", settings=bucketed, buckets=BUCKETS),
         ),
     )
@@ -170,8 +170,8 @@ def _mixed(brooks: int, commands: int, *, seed_window_s: float) -> Scenario:
         latency=_LATENCY,
         commands=lambda prefix: mixed(brooks, commands, prefix),
         contenders=(
-            Contender(name="seed", worker="seed", window_s=seed_window_s, settings=_MANY_SESSIONS),
-            Contender(name="ours", worker="ours", settings=_MANY_SESSIONS),
+            Contender(name="seed", worker="seed", window_s=seed_window_s, settings=MANY_SESSIONS),
+            Contender(name="ours", worker="ours", settings=MANY_SESSIONS),
         ),
     )
 
@@ -183,6 +183,6 @@ def _processes(brooks: int, commands: int) -> Scenario:
         latency=_LATENCY,
         commands=lambda prefix: many(brooks, commands, prefix),
         contenders=tuple(
-            Contender(name=f"{count}", worker="ours", settings=_MANY_SESSIONS, processes=count) for count in (1, 2)
+            Contender(name=f"{count}", worker="ours", settings=MANY_SESSIONS, processes=count) for count in (1, 2)
         ),
     )

@@ -120,7 +120,7 @@ async def soak(commands: int, warm_up: int) -> Soak:
         ledger.check(await _heads(lab))
     took_s = time.monotonic() - began_s
     result = Soak(commands=commands, warm_up=warm_up, took_s=took_s, samples=samples, findings=ledger.findings)
-    result.findings += _growth(result.settled())
+    result.findings += growth(result.settled())
     return result
 
 
@@ -170,7 +170,7 @@ async def _heads(lab: Lab) -> dict[str, int]:
         return {row["brookPartitionKey"]: row["position"] async for row in rows}
 
 
-def _growth(samples: Sequence[Sample]) -> list[str]:
+def growth(samples: Sequence[Sample]) -> list[str]:
     """What grew: memory beyond its tolerance, or more connections, files or threads at the end than before."""
     parts = 4
     size = len(samples) // parts

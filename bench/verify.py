@@ -35,49 +35,69 @@ async def read_brooks(lab: Lab) -> Documents:
     return found
 
 
-def check(commands: Sequence[AppendCommand], replies: Sequence[ReceivedReply], stored: Documents) -> None:
-    """Compare replies and stored brooks with what must come of `commands`.
+def check(
+    commands: Sequence[AppendCommand], replies: Sequence[ReceivedReply], stored: Documents, *, settled: int
+) -> int:
+    """Compare replies and stored brooks with what must come of `commands`, of which at least `settled` were settled.
 
     Where only part of the commands was worked on, the first ones of each brook must have been, and those alone.
-    Raises WrongOutcomeError.
+    Returns how many replies came a second time, with the same content: a command that was not settled before the
+    worker stopped is delivered again. Raises WrongOutcomeError.
     """
     by_brook: dict[BrookKey, list[ReceivedReply]] = defaultdict(list)
     brook_of = {command.command_id: command.brook for command in commands}
     for reply in replies:
         by_brook[brook_of[reply.command_id]].append(reply)
-    expected = outcomes(commands)
     findings: list[str] = []
-    for key, outcome in expected.items():
-        findings += _replies_of(key, outcome, by_brook[key])
-        findings += _events_of(key, outcome, len(by_brook[key]), stored.get(partition_key(key), []))
+    done = 0
+    for key, outcome in outcomes(commands).items():
+        deliveries = _answered(outcome, by_brook[key])
+        done += deliveries
+        findings += _replies_of(key, outcome, deliveries, by_brook[key])
+        findings += _events_of(key, outcome, deliveries, stored.get(partition_key(key), []))
+    if done < settled:
+        findings.append(f"{settled} commands were settled, but {done} are answered")
     _raise(findings)
+    return len(replies) - done
 
 
-def check_null(commands: Sequence[AppendCommand], replies: Sequence[ReceivedReply]) -> None:
-    """One reply to each command, and those of a brook in order. Raises WrongOutcomeError."""
+def check_null(commands: Sequence[AppendCommand], replies: Sequence[ReceivedReply], *, settled: int) -> int:
+    """One reply to each command, and those of a brook in order; the same as `check` but for the store."""
     wanted: dict[BrookKey, list[CommandId]] = defaultdict(list)
     for command in commands:
         wanted[command.brook].append(command.command_id)
     brook_of = {command.command_id: command.brook for command in commands}
-    given: dict[BrookKey, list[CommandId]] = defaultdict(list)
+    given: dict[BrookKey, dict[CommandId, None]] = defaultdict(dict)
     for reply in replies:
-        given[brook_of[reply.command_id]].append(reply.command_id)
-    _raise(
-        [
-            f"brook {key}: the replies are not those of its commands, in order"
-            for key in wanted
-            if wanted[key][: len(given[key])] != given[key]
-        ]
-    )
+        given[brook_of[reply.command_id]][reply.command_id] = None
+    findings = [
+        f"brook {key}: the replies are not those of its commands, in order"
+        for key in wanted
+        if wanted[key][: len(given[key])] != list(given[key])
+    ]
+    done = sum(map(len, given.values()))
+    if done < settled:
+        findings.append(f"{settled} commands were settled, but {done} are answered")
+    _raise(findings)
+    return len(replies) - done
 
 
-def _replies_of(key: BrookKey, outcome: BrookOutcome, given: Sequence[ReceivedReply]) -> Iterator[str]:
-    wanted = outcome.replies[: len(given)]
-    if Counter(command_id for command_id, _ in wanted) != Counter(reply.command_id for reply in given):
-        yield f"brook {key}: {len(given)} replies, which are not those to its first commands"
-    contents = dict(wanted)
+def _answered(outcome: BrookOutcome, given: Sequence[ReceivedReply]) -> int:
+    """How many of a brook's deliveries, from the first on, are answered."""
+    left = Counter(reply.command_id for reply in given)
+    for index, (command_id, _) in enumerate(outcome.replies):
+        if not left[command_id]:
+            return index
+        left[command_id] -= 1
+    return len(outcome.replies)
+
+
+def _replies_of(key: BrookKey, outcome: BrookOutcome, deliveries: int, given: Sequence[ReceivedReply]) -> Iterator[str]:
+    contents = dict(outcome.replies[:deliveries])
     for reply in given:
-        if (content := contents.get(reply.command_id)) is not None and reply.reply != content:
+        if (content := contents.get(reply.command_id)) is None:
+            yield f"brook {key}: a reply to {reply.command_id!r}, but none to a command before it"
+        elif reply.reply != content:
             yield f"brook {key}: {reply.reply}, not {content}"
 
 
