@@ -2,9 +2,10 @@
 
     python -m bench.emulator_servicebus [--messages N] [--data DIR]
 
-The server runs in a process of its own. Each case is one the clients know: send singly, send batches, receive and
-complete in turn, receive and complete together; the last one accepts sessions with one message each straight at the
-engine, to show that the time per session does not grow with their number.
+The server runs in a process of its own, on the event loop that it has as a product. Each case is one the clients
+know: send singly, send batches, receive and complete in turn, receive and complete together; the last one accepts
+sessions with one message each straight at the engine, to show that the time per session does not grow with their
+number. The end says which targets were reached.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from emulator.clock import ManualClock, SystemClock
 from emulator.config import QueueConfig, ServiceBusConfig
 from emulator.faults import Faults
 from emulator.journal import MemoryJournal, SqliteJournal
+from emulator.process import loop_factory
 from emulator.servicebus import ServiceBusServer
 from emulator.servicebus.amqp.encode import encode, encode_list
 from emulator.servicebus.amqp.message import DATA, GROUP_ID, PROPERTIES, section
@@ -36,6 +38,11 @@ from emulator.servicebus.engine.receivers import Delivery, Receiver
 
 BODY = b"x" * 256
 BATCH = 100
+SHARE_MAX = 0.5
+"""Target: the server's CPU time for a message beside its client's."""
+SESSIONS = (1_000, 10_000)
+GROWTH_MAX = 1.5
+"""Target: the time for a session among many beside that among few."""
 
 
 def cpu_s() -> float:
@@ -63,7 +70,8 @@ def serve(pipe: Connection, data: str | None) -> None:
         await server.stop()
         journal.close()
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(main())
 
 
 async def send_singly(sender: ServiceBusSender, count: int) -> None:
@@ -106,8 +114,9 @@ async def receive_together(receiver: ServiceBusReceiver, count: int) -> None:
 Case = tuple[str, Callable[[Any, int], Awaitable[None]], int]
 
 
-async def run_cases(connection_string: str, pipe: Connection, count: int) -> None:
-    """Each receiving case finds what a sending case before it left."""
+async def run_cases(connection_string: str, pipe: Connection, count: int) -> dict[str, float]:
+    """The server's share by case. Each receiving case finds what a sending case before it left."""
+    shares: dict[str, float] = {}
     cases: list[Case] = [
         ("send singly", send_singly, count),
         ("receive one at a time, complete", receive_one_at_a_time, count),
@@ -130,7 +139,9 @@ async def run_cases(connection_string: str, pipe: Connection, count: int) -> Non
                 server_s = pipe.recv() - server_before
             per = 1e6 / messages
             rate = f"{messages / took:12,.0f}"
-            print(f"{name:36}{rate}{client_s * per:12.0f}{server_s * per:12.0f}{server_s / client_s:15.2f}")
+            shares[name] = server_s / client_s
+            print(f"{name:36}{rate}{client_s * per:12.0f}{server_s * per:12.0f}{shares[name]:15.2f}")
+    return shares
 
 
 class Sink:
@@ -183,12 +194,22 @@ def main() -> None:
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, given.data))
     process.start()
     try:
-        asyncio.run(run_cases(ours.recv(), ours, given.messages))
+        shares = asyncio.run(run_cases(ours.recv(), ours, given.messages))
     finally:
         ours.send(False)
         process.join(10)
-    for count in (1_000, 10_000):
-        print(f"accept {count:6,} sessions with one message each: {accept_sessions(count) / count * 1e6:6.1f} µs each")
+    each_s = {count: accept_sessions(count) / count for count in SESSIONS}
+    for count, session_s in each_s.items():
+        print(f"accept {count:6,} sessions with one message each: {session_s * 1e6:6.1f} µs each")
+    for name, share in shares.items():
+        tell(f"server below {SHARE_MAX} of its client, {name}: {share:.2f}", reached=share < SHARE_MAX)
+    growth = each_s[SESSIONS[1]] / each_s[SESSIONS[0]]
+    tell(f"a session among 10,000 within {GROWTH_MAX} of one among 1,000: {growth:.2f}", reached=growth <= GROWTH_MAX)
+
+
+def tell(target: str, *, reached: bool) -> None:
+    """Say whether a target was reached."""
+    print(f"{'reached' if reached else 'MISSED':8} {target}")
 
 
 if __name__ == "__main__":

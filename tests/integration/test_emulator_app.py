@@ -1,6 +1,7 @@
 """The three services as one: inside a test, as a process of its own, and through its control interface."""
 
 import asyncio
+import datetime as dt
 import json
 import re
 import signal
@@ -178,6 +179,35 @@ async def test_state_is_there_again_on_the_same_data_folder(tmp_path: Path) -> N
             assert (await blob.get_blob_properties()).lease.state == "leased"
 
 
+async def test_session_state_deferred_and_scheduled_messages_are_there_after_a_kill(tmp_path: Path) -> None:
+    config, data = tmp_path / "Config.json", tmp_path / "data"
+    config.write_text(
+        '{"UserConfig": {"Namespaces": [{"Name": "n", "Queues": [{"Name": "commands",'
+        ' "Properties": {"RequiresSession": true}}]}]}}'
+    )
+    async with start_emulator_process(config=config, data_dir=data) as process:
+        bus = ServiceBusClient.from_connection_string(process.ready.servicebus_connection_string)
+        async with bus, bus.get_queue_sender("commands") as sender:
+            later = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+            await sender.schedule_messages(ServiceBusMessage(b"scheduled", session_id="s"), later)
+            await sender.send_messages(ServiceBusMessage(b"deferred", session_id="s"))
+            async with bus.get_queue_receiver("commands", session_id="s", max_wait_time=5) as receiver:
+                await receiver.session.set_state(b"state")
+                [message] = await receiver.receive_messages(1)
+                deferred = message.sequence_number
+                await receiver.defer_message(message)
+        await process.kill()
+    async with start_emulator_process(config=config, data_dir=data) as process:
+        counts = (await process.control.entities())["commands"]
+        assert (counts.active, counts.deferred, counts.scheduled) == (0, 1, 1)
+        await process.control.jump(3601)
+        bus = ServiceBusClient.from_connection_string(process.ready.servicebus_connection_string)
+        async with bus, bus.get_queue_receiver("commands", session_id="s", max_wait_time=5) as receiver:
+            assert await receiver.session.get_state() == b"state"
+            assert [str(each) for each in await receiver.receive_messages(1)] == ["scheduled"]
+            assert [str(each) for each in await receiver.receive_deferred_messages(deferred)] == ["deferred"]
+
+
 # The control interface
 
 
@@ -197,6 +227,38 @@ async def test_rules_are_installed_seen_and_taken_away(azure: Emulator, control:
     await control.add_rule(Rule(latency_s=1.0))
     await control.clear_rules()
     assert azure.faults.rules() == {}
+
+
+async def test_clock_jump_ends_a_session_s_lock_and_an_item_s_time(azure: Emulator, control: EmulatorHandle) -> None:
+    async with (
+        bus_of(azure) as bus,
+        bus.get_queue_receiver("commands", session_id="s", max_wait_time=5) as receiver,
+        CosmosClient(azure.cosmos_endpoint, azure.cosmos_key) as cosmos,
+    ):
+        database = await cosmos.create_database("db")
+        items = await database.create_container("items", PartitionKey("/pk"), default_ttl=-1)
+        await items.create_item({"id": "1", "pk": "a", "ttl": 50})
+        await receiver.session.renew_lock()
+        await control.jump(61)
+        with pytest.raises(SessionLockLostError):
+            await receiver.session.get_state()
+        with pytest.raises(HttpResponseError) as raised:
+            await items.read_item("1", "a")
+        assert raised.value.status_code == 404
+
+
+async def test_requests_of_every_service_are_counted(azure: Emulator, control: EmulatorHandle) -> None:
+    await use_all(azure.ready(), session_id="s1")
+    counts = await control.requests()
+    for counted in (
+        ("servicebus", "send"),
+        ("servicebus", "accept-session"),
+        ("servicebus", "settle"),
+        ("cosmos", "upsert-item"),
+        ("cosmos", "read-item"),
+        ("blob", "put-blob"),
+    ):
+        assert counts[counted] == 1, counts
 
 
 async def test_requests_are_counted_and_reset(azure: Emulator, control: EmulatorHandle) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 import aiohttp
 import pytest
@@ -12,10 +13,12 @@ from azure.core.exceptions import (
     ResourceExistsError,
     ResourceNotFoundError,
 )
+from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio.management import ServiceBusAdministrationClient
 from azure.servicebus.exceptions import MessagingEntityNotFoundError
+from azure.servicebus.management import SqlRuleFilter
 
-from emulator.config import QueueConfig, SubscriptionConfig, TopicConfig
+from emulator.config import QueueConfig, RuleConfig, SqlFilter, SubscriptionConfig, TopicConfig
 from emulator.servicebus import AdminServer, ServiceBusServer
 from tests.support.servicebus import body_of, client_of, message, next_session, receive, running, send
 from tests.support.servicebus_admin import PlainHttp
@@ -121,6 +124,10 @@ async def test_what_is_refused() -> None:
             await admin.create_queue("forwarding", forward_to="q")
         with pytest.raises(HttpResponseError, match="not updated"):
             await admin.update_queue(await admin.get_queue("q"))
+        await admin.create_topic("t")
+        await admin.create_subscription("t", "s")
+        with pytest.raises(HttpResponseError, match="rules are not changed"):
+            await admin.create_rule("t", "s", "r", filter=SqlRuleFilter("1 = 1"))
         assert (await admin.get_namespace_properties()).name == "sbemulatorns"
 
 
@@ -152,6 +159,40 @@ async def test_json_says_the_same() -> None:
             assert answer.status == 404
 
 
+@pytest.mark.parametrize(
+    "rule_filter",
+    [{"type": "sql", "expression": "colour = 'red'"}, {"type": "correlation", "properties": {"colour": "red"}}],
+)
+async def test_subscription_is_made_with_its_rules(rule_filter: dict[str, Any]) -> None:
+    async with running(topics=[TOPIC]) as server, asking(server) as http, client_of(server) as client:
+        rules = [{"name": "red", "filter": rule_filter}]
+        async with http.put("/t/subscriptions/reds", json={"rules": rules}) as answer:
+            assert answer.status == 201
+            assert (await answer.json())["rules"][0]["filter"]["type"] == rule_filter["type"]
+        async with http.put(
+            "/t/subscriptions/wrong", json={"rules": [{"filter": {"type": "sql", "expression": "= 1"}}]}
+        ) as answer:
+            assert (answer.status, "cannot be understood" in (await answer.json())["detail"]) == (400, True)
+        async with client.get_topic_sender("t") as sender:
+            await sender.send_messages(
+                [ServiceBusMessage(each, application_properties={"colour": each}) for each in ("blue", "red")]
+            )
+        assert [view.properties for view in server.engine.messages("t/Subscriptions/reds")] == [{"colour": "red"}]
+        assert server.engine.counts("t/Subscriptions/s").active == 2
+
+
+async def test_default_rule_in_atom_is_refused_and_not_ignored() -> None:
+    space = "http://schemas.microsoft.com/netservices/2010/10/servicebus/connect"
+    body = (
+        f'<entry xmlns="http://www.w3.org/2005/Atom"><content><SubscriptionDescription xmlns="{space}">'
+        "<DefaultRuleDescription/></SubscriptionDescription></content></entry>"
+    )
+    async with running(topics=[TOPIC]) as server, asking(server) as http:
+        async with http.put("/t/subscriptions/new", data=body) as answer:
+            assert (answer.status, "in JSON" in (await answer.json())["detail"]) == (400, True)
+        assert server.engine.entities.paths() == ["t/Subscriptions/s"]
+
+
 async def test_atom_without_a_signature_and_json_with_a_wrong_one_are_refused() -> None:
     async with running(Q) as server, asking(server) as http:
         async with http.get("/q", headers={"Accept": "application/xml"}) as answer:
@@ -180,12 +221,14 @@ async def test_deleting_a_topic_leaves_queues_of_similar_names() -> None:
 
 async def test_entities_made_while_running_outlive_a_restart() -> None:
     bench = Bench(Q, topics=(TOPIC,), journal=RowJournal())
+    rules = (RuleConfig(name="r", filter=SqlFilter("a = 1")),)
     bench.engine.entities.create_queue(QueueConfig(name="made", max_delivery_count=4))
     bench.engine.entities.create_topic(TopicConfig(name="topic"))
-    bench.engine.entities.create_subscription("topic", SubscriptionConfig(name="sub"))
+    bench.engine.entities.create_subscription("topic", SubscriptionConfig(name="sub", rules=rules))
     bench.engine.entities.create_queue(QueueConfig(name="gone"))
     bench.engine.entities.delete("gone")
     bench.restart()
     assert bench.engine.entities.queues["made"].max_delivery_count == 4
+    assert bench.engine.entities.subscription("topic", "sub").config.rules == rules
     assert bench.engine.queue("topic/Subscriptions/sub").path == "topic/Subscriptions/sub"
     assert "gone" not in bench.engine.entities.queues

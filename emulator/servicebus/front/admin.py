@@ -191,6 +191,8 @@ async def _put_entity(request: web.Request) -> web.Response:
         engine.entities.create_queue(msgspec.convert({**fields, "name": name}, QueueConfig))
     elif kind == "TopicDescription":
         engine.entities.create_topic(msgspec.convert({**fields, "name": name}, TopicConfig))
+    elif kind == "RuleDescription":
+        raise ValueError("rules are not changed here: delete the subscription and make it anew in JSON, with its rules")
     else:
         raise ValueError(f"a {kind} cannot be put at '{name}'")
     return _answer(request, _entity_entries(engine, name), is_list=False, status=_CREATED)

@@ -123,6 +123,8 @@ def parse(body: bytes) -> tuple[str, dict[str, Any]]:
     fields: dict[str, Any] = {}
     for child in description:
         name, text = child.tag.rpartition("}")[2], (child.text or "").strip()
+        if name == "DefaultRuleDescription":
+            raise ValueError("rules are not taken in Atom: make the subscription in JSON, with its rules")
         if name in _REFUSED_UNLESS_EMPTY and text:
             raise ValueError(f"{name}: messages are not forwarded here; leave it empty")
         if name in _NAMES and name not in ("MessageCount", "Name") and text:
