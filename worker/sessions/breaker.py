@@ -13,8 +13,10 @@ log = structlog.get_logger()
 
 
 class Breaker:
-    """Closed while all is well. A failure opens it for a pause, which doubles with each failed probe up to a maximum.
+    """Closed while all is well. An outage opens it for a pause, which doubles with each failed probe up to a maximum.
 
+    An outage is what meets more than one: a single session that fails again and again, while nobody else fails or all
+    others succeed, has a trouble of its own, a throttled partition say, and must not hold up the others.
     Guarantee: while it is open, at most one slot at a time gets through, none before the pause is over; the first
     success lets all through. Messages wait in the queue meanwhile, undelivered and so uncounted.
     """
@@ -25,6 +27,7 @@ class Breaker:
         self._pause_s = pause_initial_s
         self._probe_at_s: float | None = None
         self._probing = False
+        self._failing: str | None = None
         self._changed = anyio.Event()
 
     @property
@@ -34,16 +37,20 @@ class Breaker:
 
     def succeeded(self) -> None:
         """Close: what the sessions need works."""
+        self._failing = None
         if self.is_open:
             log.info("breaker.closed")
             self._probe_at_s = None
             self._pause_s = self._pause_initial_s
             self._notify()
 
-    def failed(self, reason: str) -> None:
-        """Open, or stay open for longer if it was a probe that failed."""
+    def failed(self, reason: str, session_id: str | None = None) -> None:
+        """Open, or stay open for longer if it was a probe that failed. Without a session it was the broker that did."""
         if self.is_open and not self._probing:
             return  # a session that was under way when the first one failed: it tells nothing new
+        if not self.is_open and session_id is not None and self._failing in (None, session_id):
+            self._failing = session_id
+            return
         if self.is_open:
             self._pause_s = min(self._pause_s * 2, self._pause_max_s)
         pause_s = self._pause_s * (0.5 + random.random() / 2)

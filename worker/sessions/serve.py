@@ -176,4 +176,4 @@ class SessionServer:
         log.warning("session.ended", session=name, error=type(error).__name__, reason=str(error))
         of_all = isinstance(error, StoreUnavailableError | LeaseUnavailableError | BrokerUnavailableError)
         if of_all and not isinstance(error, BrookContendedError):
-            self._breaker.failed(str(error))
+            self._breaker.failed(str(error), name)
