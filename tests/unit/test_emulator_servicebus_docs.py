@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from emulator.servicebus import Limits
-from emulator.servicebus.front.management import OPERATIONS
+from emulator.servicebus.front.operations import OPERATIONS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "emulator-servicebus.md").read_text()
@@ -25,7 +25,7 @@ def test_every_behaviour_names_a_test_that_exists() -> None:
         assert set(named) <= existing, f"{set(named) - existing} of {row}"
 
 
-def test_every_management_operation_is_listed_for_fault_rules() -> None:
+def test_every_operation_is_listed_for_fault_rules() -> None:
     assert [name for name in OPERATIONS if f"`{name}`" not in PAGE] == []
 
 

@@ -13,7 +13,10 @@ from tests.support.node import NodeUnavailableError, installed, node
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
-PACKAGES = ("@azure/service-bus@7.9.5", "@azure/cosmos@4.9.3", "@azure/storage-blob@12.32.0")
+PACKAGES = {
+    "current": ("@azure/service-bus@7.9.5", "@azure/cosmos@4.9.3", "@azure/storage-blob@12.32.0"),
+    "older": ("@azure/service-bus@7.9.3", "@azure/cosmos@4.5.1", "@azure/storage-blob@12.17.0"),
+}
 SCRIPT_S = 90
 CONFIG = ServiceBusConfig(
     queues=(
@@ -24,10 +27,11 @@ CONFIG = ServiceBusConfig(
 )
 
 
-@pytest.fixture(scope="module")
-def packages() -> Path:
+@pytest.fixture(scope="module", params=PACKAGES)
+def packages(request: pytest.FixtureRequest) -> Path:
+    named = PACKAGES[request.param]
     try:
-        return installed("azure-sdk-" + "-".join(each.rpartition("@")[2] for each in PACKAGES), *PACKAGES)
+        return installed("azure-sdk-" + "-".join(each.rpartition("@")[2] for each in named), *named)
     except NodeUnavailableError as error:
         pytest.skip(str(error))
 
