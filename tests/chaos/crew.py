@@ -3,6 +3,7 @@
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
@@ -24,7 +25,8 @@ from worker.locking.names import blob_name
 WORKERS: Final = 3
 SETTINGS: Final = {
     "log_level": "debug",  # tells who has which session
-    "max_concurrent_sessions": "12",
+    "max_concurrent_sessions": "16",
+    "session_hold_max_s": "1",  # brooks that wait for a slot get one soon
     "lease_acquire_timeout_s": "2",
     "session_accept_wait_s": "2",
     "session_pause_initial_s": "0.1",
@@ -34,6 +36,10 @@ SETTINGS: Final = {
 LEFT_TO_LAPSE: Final = 5
 """After every kill of this number the leases are left to lapse, which takes up to 15 s; after the others they are
 broken at once, so that there is something to kill all the time."""
+
+HITS_MAX: Final = 3
+"""A brook whose workers were killed so often in a row is spared until it has gone on: on a slow machine workers would
+otherwise be killed faster than they can do anything."""
 
 RECOVERY_MAX_S: Final = 120.0
 """A brook that has not gone on after so long is blocked."""
@@ -112,6 +118,7 @@ class Crew:
         self._chance = random.Random(seed)
         self._hands: list[_Hand] = []
         self._killed_s: dict[str, float] = {}
+        self._hits: Counter[str] = Counter()
         self.toll = Toll()
 
     async def muster(self) -> None:
@@ -153,6 +160,7 @@ class Crew:
             for brook in mine:
                 self._killed_s[brook] = time.monotonic()
                 if unanswered := self._producer.unanswered(brook):
+                    self._hits[brook] += 1
                     tasks.start_soon(self._await_recovery, brook, unanswered, times_s)
                 if not lapses:
                     await self._break_lease(brook)
@@ -171,7 +179,7 @@ class Crew:
                     await self._place.control.take_session_lock(self._place.command_queue, session_id)
                     self.toll.locks_taken += 1
                 else:
-                    await self._break_lease(session_id)
+                    await self._place.control.break_lease(self._place.lease_container, blob_name(session_id))
                     self.toll.leases_broken += 1
             except ControlError:
                 continue  # nobody has it just now
@@ -185,12 +193,17 @@ class Crew:
         busy: list[_Hand] = []
 
         def is_one_busy() -> bool:
-            busy[:] = [hand for hand in self._hands if hand.is_at_work and self._in_hand(hand)]
+            busy[:] = [hand for hand in self._hands if hand.is_at_work and self._may_be_killed(hand)]
             return bool(busy)
 
         await wait_until(is_one_busy, "a worker is at work", RECOVERY_MAX_S)
         ages = [time.monotonic() - hand.started_s for hand in busy]
         return self._chance.choices(busy, ages)[0]
+
+    def _may_be_killed(self, hand: _Hand) -> bool:
+        """Whether it has brooks in hand, none of which has been hit too often since it last went on."""
+        hits = [self._hits[brook] for brook in self._in_hand(hand)]
+        return bool(hits) and max(hits) < HITS_MAX
 
     def _in_hand(self, hand: _Hand) -> list[str]:
         """The brooks that it accepted last of all."""
@@ -207,6 +220,7 @@ class Crew:
             RECOVERY_MAX_S,
         )
         times_s.append(time.monotonic() - self._killed_s[brook])
+        self._hits[brook] = 0
 
     def _note(self, hand: _Hand) -> None:
         for line in hand.worker.lines("recovery.decided"):
