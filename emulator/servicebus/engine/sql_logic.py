@@ -31,31 +31,26 @@ Evaluator = Callable[[Row], Any]
 
 
 def both(left: Evaluator, right: Evaluator) -> Evaluator:
-    """AND: false as soon as one side is false, true when both are."""
-
-    def evaluate(row: Row) -> bool | None:
-        first = left(row)
-        if first is False:
-            return False
-        second = right(row)
-        if second is False:
-            return False
-        return True if first is True and second is True else None
-
-    return evaluate
+    """AND: false as soon as one side is false, true when both are true."""
+    return _decided(False, left, right)
 
 
 def either(left: Evaluator, right: Evaluator) -> Evaluator:
     """OR: true as soon as one side is true, false when both are false."""
+    return _decided(True, left, right)
+
+
+def _decided(decisive: bool, left: Evaluator, right: Evaluator) -> Evaluator:  # noqa: FBT001 - a value, not a switch
+    """`decisive` as soon as one side is, its opposite when both are that, else unknown."""
 
     def evaluate(row: Row) -> bool | None:
-        first = left(row)
-        if first is True:
-            return True
-        second = right(row)
-        if second is True:
-            return True
-        return False if first is False and second is False else None
+        first: object = left(row)
+        if first is decisive:
+            return decisive
+        second: object = right(row)
+        if second is decisive:
+            return decisive
+        return not decisive if isinstance(first, bool) and isinstance(second, bool) else None
 
     return evaluate
 

@@ -50,24 +50,22 @@ class Link:
     ) -> None:
         """Answer the client's attach."""
         self.is_open = True
-        self.channel.send(
-            out.attach(
-                name=self.attach.name,
-                handle=self.handle,
-                role=not self.attach.role,
-                snd_settle_mode=self.attach.snd_settle_mode,
-                rcv_settle_mode=self.attach.rcv_settle_mode,
-                source=self.source if source is None else source,
-                target=self.target,
-                max_message_size=max_message_size,
-                properties=properties,
-            )
-        )
+        self._attach(self.source if source is None else source, self.target, max_message_size, properties)
 
     def refuse(self, error: AmqpError) -> None:
         """Answer the client's attach by one without source and target, and detach with the reason."""
         if not self.channel.is_current(self):
             return
+        self._attach(None, None)
+        self.detach(error)
+
+    def _attach(
+        self,
+        source: Any,
+        target: Any,
+        max_message_size: int | None = None,
+        properties: dict[Symbol, Any] | None = None,
+    ) -> None:
         self.channel.send(
             out.attach(
                 name=self.attach.name,
@@ -75,11 +73,12 @@ class Link:
                 role=not self.attach.role,
                 snd_settle_mode=self.attach.snd_settle_mode,
                 rcv_settle_mode=self.attach.rcv_settle_mode,
-                source=None,
-                target=None,
+                source=source,
+                target=target,
+                max_message_size=max_message_size,
+                properties=properties,
             )
         )
-        self.detach(error)
 
     def detach(self, error: AmqpError) -> None:
         """Close the link from this side. What the client still sends on it is ignored."""
