@@ -11,10 +11,19 @@ from tests.support.brooks import KEY, event, prepared
 from worker.handlers.append import AppendHandler, BrookContendedError
 from worker.handlers.brook import BrookState
 from worker.handlers.lookup import Lookup
+from worker.protocol.documents import encoded_bytes
 from worker.protocol.model import Limits
 from worker.protocol.verdicts import Accepted, AlreadyAppended, Conflicted, Refused
-from worker.protocol.writes import Create, Operation
-from worker.storage.base import ContradictionError, LoadedBrook, StoreUnavailableError, TooLarge, WriteResult, Written
+from worker.protocol.writes import Create, Delete, Operation
+from worker.storage.base import (
+    ContradictionError,
+    LoadedBrook,
+    StoreRefusedError,
+    StoreUnavailableError,
+    TooLarge,
+    WriteResult,
+    Written,
+)
 from worker.storage.memory import MemoryBrookStore
 
 pytestmark = pytest.mark.anyio
@@ -178,6 +187,48 @@ async def test_a_batch_that_the_store_finds_too_large_is_split() -> None:
     result = await handler(store).append(brook, group)
     assert len({id(facts) for facts in result.batches.values()}) > 1
     assert await positions(store) == [(index, f"c{index}") for index in range(60)]
+
+
+class SmallStore(MemoryBrookStore):
+    """Takes less than Azure documents."""
+
+    def __init__(self, request_bytes_max: int) -> None:
+        super().__init__()
+        self.request_bytes_max = request_bytes_max
+
+    async def write(self, key: BrookKey, operations: Sequence[Operation]) -> WriteResult:
+        size = sum(encoded_bytes(operation.document) for operation in operations if not isinstance(operation, Delete))
+        return TooLarge() if size > self.request_bytes_max else await super().write(key, operations)
+
+
+async def test_what_an_event_may_hold_does_not_depend_on_its_company() -> None:
+    group = [
+        prepared(command_id=name, events=(event(data=b"x" * size),)) for name, size in (("a", 450_000), ("b", 750_000))
+    ]
+    store = SmallStore(1_200_000)
+    result = await handler(store).append(BrookState(KEY), group)
+    assert result.verdicts == (Accepted(Position(0), Position(0)), Accepted(Position(1), Position(1)))
+    assert await positions(store) == [(0, "a"), (1, "b")]
+
+
+async def test_an_event_that_the_store_does_not_take_alone_is_refused_and_the_others_go_on() -> None:
+    big = prepared(command_id="big", events=(event(data=b"x" * 1_100_000),))
+    store = SmallStore(1_200_000)
+    result = await handler(store).append(BrookState(KEY), [big, prepared(command_id="small")])
+    refused, accepted = result.verdicts
+    assert isinstance(refused, Refused)
+    assert refused.code == RejectionCode.EVENT_TOO_LARGE
+    assert accepted == Accepted(Position(0), Position(0))
+
+
+async def test_a_large_append_with_an_event_that_the_store_does_not_take_blocks_nobody() -> None:
+    big = prepared(command_id="big", events=(event(), event(data=b"x" * 1_100_000), event(data=b"y" * 600_000)))
+    store = SmallStore(1_200_000)
+    with pytest.raises(StoreRefusedError, match="takes no event"):
+        await handler(store).append(BrookState(KEY), [big])
+    result = await handler(store).append(BrookState(KEY), [prepared(command_id="next")])
+    assert result.verdicts == (Accepted(Position(0), Position(0)),)
+    assert set(store.documents(KEY)) == {"head", "0"}
 
 
 async def test_a_brook_that_others_move_each_time_is_left_for_later() -> None:

@@ -10,6 +10,8 @@ from worker.protocol.pending import StoredBrook
 from worker.protocol.writes import Operation
 from worker.storage.base import BrookStore, Diverged, StoreRefusedError, TooLarge, Written
 
+_DOCUMENT_AND_EVENT = 2  # head or head-pending, and one event: nothing is left to split
+
 
 class BatchFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What the batch, or the batches of a large append, held and cost."""
@@ -47,6 +49,8 @@ class BrookWriter:
         self.charge_ru = 0.0
         self.progressed = False
         """Whether a write took effect since this was last set to False."""
+        self.too_large_alone = False
+        """Whether the store has refused a single event for its size."""
         self.blocked_on: StoredBrook | None = None
         """The state on which an event could not be created, if the last refusal was of that kind."""
 
@@ -86,7 +90,8 @@ class BrookWriter:
         result = await self._store.write(self.key, operations)
         match result:
             case TooLarge():
-                self.limits = _halved(self.limits, request_bytes)
+                self.too_large_alone = len(operations) == _DOCUMENT_AND_EVENT
+                self.limits = _halved(self.limits, request_bytes, alone=self.too_large_alone)
                 self._brook.stored = built_on
                 return None
             case Diverged(operation=operation, charge_ru=charge_ru):
@@ -105,10 +110,14 @@ def settled_at(head: StoredHead) -> StoredBrook:
     return StoredBrook(head=head)
 
 
-def _halved(limits: Limits, request_bytes: int) -> Limits:
-    """Limits that split a batch that was too large for the service."""
+def _halved(limits: Limits, request_bytes: int, *, alone: bool) -> Limits:
+    """Limits that split a batch that was too large for the service; `alone` says that it held a single event."""
     try:
-        return msgspec.structs.replace(limits, batch_bytes_max=request_bytes // 2)
+        return msgspec.structs.replace(
+            limits,
+            batch_bytes_max=request_bytes // 2,
+            event_alone_bytes_max=request_bytes // 2 if alone else limits.single_event_bytes_max,
+        )
     except ValueError as error:
         reason = f"the store takes no batch of {request_bytes:,} bytes; raise the limit of the service"
         raise StoreRefusedError(reason) from error

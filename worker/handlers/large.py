@@ -10,7 +10,7 @@ from worker.protocol.model import StoredHead
 from worker.protocol.pending import StoredBrook, StoredPending
 from worker.protocol.plan import LargeAppend
 from worker.protocol.prepare import PreparedCommand
-from worker.storage.base import Written
+from worker.storage.base import StoreRefusedError, Written
 from worker.telemetry import log
 
 _PROGRESS_CHUNKS: Final = 100
@@ -47,6 +47,9 @@ async def complete(writer: BrookWriter, command: PreparedCommand, cost: "_Cost |
         after, operations = rules.write_chunk(brook.key, brook.pending, command, chunk)
         result = await writer.write(operations, chunk.request_bytes)
         if result is None:
+            if writer.too_large_alone:
+                # Whoever comes next rolls back what was begun: this command is not to stand in the brook's way.
+                raise StoreRefusedError(f"the store takes no event of {chunk.request_bytes:,} bytes")
             return None
         cost.add(result, chunk.request_bytes)
         _believe(writer, brook.head, after, result, index=0)

@@ -72,6 +72,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     batch_bytes_max: int = 1_800_000
     event_bytes_max: int = 2_000_000
     recent_commands_max: int = RECENT_COMMANDS_MAX_DEFAULT
+    event_alone_bytes_max: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse limits under which no event could ever be appended."""
@@ -91,5 +92,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def single_event_bytes_max(self) -> int:
-        """The largest encoded event that always fits into a batch beside the head."""
+        """The largest encoded event that always fits into a batch beside the head.
+
+        Unless `event_alone_bytes_max` says so: where the store took less than was expected, batches are split, but what
+        an event may hold does not depend on the company that it came in.
+        """
+        if self.event_alone_bytes_max is not None:
+            return self.event_alone_bytes_max
         return min(self.event_bytes_max, self.batch_bytes_max - self.head_bytes_max)

@@ -156,8 +156,9 @@ class _Planner:
             command.event_bytes(index, Position(first + index)) + CREATE_BYTES
             for index in range(min(count, self._limits.batch_operations_max))
         )
-        if self._fits(entry, count, added, alone=True):
-            if not self._fits(entry, count, added):
+        # One event is never split: where the store took less than was expected, it is tried alone, past the limit.
+        if count == 1 or self._fits(entry, count, added, alone=True):
+            if self._documents and not self._fits(entry, count, added):
                 self._close()
             self._documents.extend(command.event_document(index, Position(first + index)) for index in range(count))
             self._event_bytes += added
