@@ -59,10 +59,8 @@ async def recover(store: BrookStore, writer: BrookWriter, commands: Sequence[Pre
             return await commit_pending(writer)
         case RollBack():
             return await _roll_back(writer)
-        case InspectLegacy():
-            return await _settle_legacy(store, writer, may_commit=True)
-        case DropStale():
-            return await _settle_legacy(store, writer, may_commit=False)
+        case InspectLegacy() | DropStale():
+            return await _settle_legacy(store, writer)
         case Contradiction(reason, remedy):
             raise ContradictionError(brook.key, reason, remedy)
         case _:
@@ -94,9 +92,13 @@ async def _roll_back(writer: BrookWriter) -> bool:
     return False
 
 
-async def _settle_legacy(store: BrookStore, writer: BrookWriter, *, may_commit: bool) -> bool:
+async def _settle_legacy(store: BrookStore, writer: BrookWriter) -> bool:
     """Commit an older writer's append if all of its events exist, else delete those past the head and the marker."""
     while (brook := writer.stored) is not None and brook.pending is not None:
+        decision = decide_recovery(brook)
+        if not isinstance(decision, InspectLegacy | DropStale):  # somebody settled it, and began a large append
+            return False
+        may_commit = isinstance(decision, InspectLegacy)
         head, pending = brook.head.head, brook.pending.pending
         past_head = await store.positions_past(brook.key, head.position)
         if past_head and past_head[-1] > pending.target:
@@ -109,7 +111,6 @@ async def _settle_legacy(store: BrookStore, writer: BrookWriter, *, may_commit: 
             )
         if may_commit and list(past_head) == list(range(head.position + 1, pending.target + 1)):
             return await _settle_committed(writer, brook)
-        may_commit = False
         result = await writer.write(drop_legacy(brook, past_head, writer.limits), request_bytes=0)
         if result is None:
             return False

@@ -100,7 +100,7 @@ def drop_legacy(brook: StoredBrook, past_head: Sequence[Position], limits: Limit
     assert brook.pending is not None
     after = msgspec.structs.replace(brook.head.head, pending=None)
     head = write_head(brook.head, after)
-    room = limits.batch_operations_max - 2
+    room = max(1, limits.batch_operations_max - 2)  # head, marker and one event: with less nothing would get on
     doomed = (Delete(str(position)) for position in sorted(past_head, reverse=True)[:room])
     if len(past_head) <= room:
         return (head, Delete(PENDING_ID, brook.pending.etag), *doomed)

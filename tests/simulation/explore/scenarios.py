@@ -10,8 +10,9 @@ from worker.protocol.model import Head
 from worker.protocol.pending import Pending, pending_document
 
 _OLD: Final = command("old", 1)
+_NEWER: Final = command("newer", 1)
 _LEFT: Final = command("left", 3)
-"""What an older writer was appending, and what was there before."""
+"""What an older writer was appending, and what was there before and came after."""
 
 
 def _left(head: int, original: int, target: int, *events: int) -> tuple[dict[str, Any], ...]:
@@ -134,6 +135,13 @@ SCENARIOS: Final = (
         weight=2,
     ),
     Scenario(
+        name="long",
+        commands=(command("a", 3), command("x", 1)),
+        sessions=((0,), (1,)),
+        writers=(0, 1),
+        faults_max=2,
+    ),
+    Scenario(
         name="left-incomplete",
         commands=(command("a", 2), _OLD, _LEFT),
         sessions=((0,),),
@@ -159,6 +167,14 @@ SCENARIOS: Final = (
         faults_max=3,
         documents=_left(3, 0, 3, 1, 2, 3),
         operations_max=3,
+    ),
+    Scenario(
+        name="left-stale-with-events",
+        commands=(command("a", 2), _OLD, _NEWER, _LEFT),
+        sessions=((0,),),
+        writers=(0, 0),
+        faults_max=3,
+        documents=(*_left(1, 0, 3, 2, 3), _NEWER.event_document(0, Position(1))),
     ),
 )
 

@@ -12,6 +12,7 @@ from tests.simulation.explore.machine import Machine
 from tests.simulation.explore.scenario import Scenario
 from tests.simulation.explore.stores import Violation
 from tests.simulation.explore.world import Action, State, World
+from worker.protocol.states import Transition
 
 _PLAIN: Final = 2
 """The marshal format without references: equal values have equal bytes."""
@@ -28,6 +29,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     nodes: int
     seconds: float
     complete: bool
+    transitions: frozenset[Transition] = frozenset()
     violation: str | None = None
     invariant: str | None = None
     schedule: tuple[Action, ...] = ()
@@ -98,6 +100,7 @@ class Search:
             nodes=len(self._machine.nodes),
             seconds=time.monotonic() - started,
             complete=complete,
+            transitions=frozenset(self._world.stores.taken),
             violation=str(violation) if violation is not None else None,
             invariant=violation.invariant if violation is not None else None,
             schedule=(*self._schedule(*last), *violation.then) if violation is not None else (),

@@ -65,6 +65,7 @@ class Stores:
         self._shown: dict[int, Shown] = {}
         self._changes: set[tuple[int, int, tuple[int, ...]]] = set()
         self._brooks: dict[int, StoredBrook] = {}
+        self.taken: set[Transition] = set()
         self._event_places = {
             event.event_id: (index, offset)
             for index, command in enumerate(scenario.commands)
@@ -162,6 +163,7 @@ class Stores:
         if write is None:
             raise Violation("transitions", f"{operations} is none of the protocol's writes")
         took = Transition(stage_of(before), write, stage_of(self.brook(found)))
+        self.taken.add(took)
         if took not in TRANSITIONS:
             raise Violation("transitions", f"{took.write} took the brook from {took.before} to {took.after}")
 
