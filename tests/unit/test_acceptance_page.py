@@ -17,7 +17,9 @@ def functions_of(path: Path) -> set[str]:
 def test_every_named_test_is_there() -> None:
     assert len(NAMED) > 50
     missing = [
-        f"{file}::{name}" for file, name in NAMED if not (TESTS / file).exists() or name not in functions_of(TESTS / file)
+        f"{file}::{name}"
+        for file, name in NAMED
+        if not (TESTS / file).exists() or name not in functions_of(TESTS / file)
     ]
     assert missing == []
     assert all(name.startswith("test_") for _, name in NAMED)
