@@ -11,7 +11,7 @@ import msgspec
 
 from bench.lab import Lab, Latency, open_lab
 from bench.measure import Load, Watch, watched, worker_at
-from bench.verify import check, check_null, read_brooks
+from bench.verify import charge_ru, check, check_null, read_brooks
 from bench.workloads import hot
 from brook_client.client import BrookClient
 from brook_client.connect import with_connection_string
@@ -30,6 +30,7 @@ class IdleRun(msgspec.Struct, frozen=True, kw_only=True):
 
     worker: str
     round_trips_ms: list[float]
+    charge_ru: float | None
     cpu_ms: float
     """CPU of the worker for each command, the idle time between them included."""
 
@@ -57,7 +58,7 @@ async def measure_idle(
                 after = running.usage()
         await _check(lab, worker, commands, replies + more)
     cpu_ms = 1000 * (after.cpu_s - before.cpu_s) / samples
-    return IdleRun(worker=worker, round_trips_ms=round_trips_ms, cpu_ms=cpu_ms)
+    return IdleRun(worker=worker, round_trips_ms=round_trips_ms, charge_ru=charge_ru(more), cpu_ms=cpu_ms)
 
 
 async def _exchange(client: BrookClient, commands: Sequence[AppendCommand]) -> tuple[list[ReceivedReply], list[float]]:

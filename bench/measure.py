@@ -11,7 +11,7 @@ import msgspec
 
 from bench.lab import COMMANDS, REPLIES, Lab, Latency, open_lab
 from bench.processes import Usage, WorkerProcess, usage, worker_process
-from bench.verify import charge_ru, check, check_null, read_brooks
+from bench.verify import WrongOutcomeError, charge_ru, check, check_null, read_brooks
 from brook_client.client import BrookClient
 from brook_client.connect import with_connection_string
 from brook_client.messages import ReceivedReply
@@ -20,7 +20,7 @@ from schemas.commands import AppendCommand
 _POLL_S: Final = 0.01
 _POLL_START_S: Final = 0.005
 _START_S: Final = 30.0
-_REPLIES_S: Final = 20.0
+_REPLIES_S: Final = 90.0
 
 PROGRAMS: Final = {
     "seed": ("-m", "bench.seed_flow"),
@@ -214,6 +214,9 @@ async def _replies(client: BrookClient, lab: Lab) -> list[ReceivedReply]:
         if len(replies) == count:
             complete.set()
 
-    with client.listen(take), anyio.move_on_after(_REPLIES_S if count else 0):
-        await complete.wait()
+    if count:
+        with client.listen(take), anyio.move_on_after(_REPLIES_S):
+            await complete.wait()
+    if len(replies) < count:
+        raise WrongOutcomeError(f"only {len(replies):,} of {count:,} replies could be read within {_REPLIES_S:g} s")
     return replies

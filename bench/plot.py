@@ -53,7 +53,7 @@ def _draw_ratios(axes: Any, figures: Sequence[Figure]) -> None:
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
     axes.axvline(1.0, color="black", linewidth=1)
-    axes.set_title("median ÷ what must be reached (green: reached)")
+    axes.set_title("median ÷ target (green: reached)")
 
 
 def _rate(runs: Sequence[Run]) -> float:
