@@ -16,7 +16,7 @@ from worker.protocol.states import TRANSITIONS, Stage, Transition, Write, diagra
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
 
-SMALL_STATES_MAX = 4_000
+SMALL_STATES_MAX = 2_000
 MUTANT_STATES_MAX = 20_000
 
 ONCE_BROKEN: tuple[tuple[str, tuple[Action, ...]], ...] = (
@@ -76,8 +76,8 @@ def test_no_schedule_breaks_an_invariant(scenario: Scenario) -> None:
 def test_every_transition_of_the_table_is_taken() -> None:
     """But for one, which takes an append of too many bytes and not too many events."""
     taken: set[Transition] = set()
-    for scenario in SCENARIOS:
-        taken |= explore(msgspec.structs.replace(scenario, faults_max=0), states_max=2_000).transitions
+    for name in ("groups", "expectations", "long", *(one.name for one in SCENARIOS if one.name.startswith("left"))):
+        taken |= explore(msgspec.structs.replace(BY_NAME[name], faults_max=0), states_max=2_000).transitions
     assert TRANSITIONS - taken == {Transition(Stage.BEGUN, Write.CHUNK, Stage.COMPLETE)}
 
 
