@@ -40,7 +40,8 @@ async def run_plan(plan: Plan, tell: Callable[[str], None], *, tree: Path | None
     for number in range(plan.rounds_max):
         for scenario in plan.scenarios:
             elapsed_s = time.monotonic() - began_s
-            if number and elapsed_s + longest_s[scenario.name] > plan.budget_s:
+            if elapsed_s + longest_s[scenario.name] > plan.budget_s:
+                tell(f"{elapsed_s:5.0f} s  round {number + 1}: no time for {scenario.name}")
                 continue
             tell(f"{elapsed_s:5.0f} s  round {number + 1}: {scenario.title}, {scenario.latency.name}")
             if isinstance(scenario, Idle):
