@@ -86,6 +86,7 @@ def emulator(
     cosmos_port: PortOption = 0,
     blob_port: PortOption = 0,
     control_port: PortOption = 0,
+    admin_port: PortOption = 0,
     data: Annotated[
         Path | None, typer.Option("--data", metavar="DIR", help="Keep everything there; without it, in memory.")
     ] = None,
@@ -104,6 +105,7 @@ def emulator(
         cosmos_port=cosmos_port,
         blob_port=blob_port,
         control_port=control_port,
+        admin_port=admin_port,
         data_dir=data,
         ready_file=ready_file,
         seed=seed,
