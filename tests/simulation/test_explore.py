@@ -42,7 +42,7 @@ ONCE_BROKEN: tuple[tuple[str, tuple[Action, ...]], ...] = (
         (("alone",), ("accept", 0, 1), ("load", 0, 0), ("past", 0, 0), ("write", 0, "answered")),
     ),
     # Between two deletions of an older writer's events another finished them and began a large append of its own,
-    # whose events were then deleted too, without being counted down.
+    # whose events were then deleted too, and whose mark was taken off the head.
     (
         "left-stale-with-events",
         (
