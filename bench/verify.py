@@ -132,11 +132,9 @@ def _raise(findings: Sequence[str]) -> None:
 def charge_ru(replies: Sequence[ReceivedReply]) -> float | None:
     """The request units per command that the replies tell of; None where they tell of none."""
     told = [
-        _number(reply.facts["groupRequestCharge"]) / _number(reply.facts["groupCommands"])
-        for reply in replies
-        if "groupRequestCharge" in reply.facts
-    ]
-    return sum(told) / len(told) if told else None
+        _number(reply.facts["groupRequestCharge"]) for reply in replies if "groupRequestCharge" in reply.facts
+    ]  # the first reply of each group tells of all of it
+    return sum(told) / len(replies) if told else None
 
 
 def _number(fact: object) -> float:
