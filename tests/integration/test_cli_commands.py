@@ -24,6 +24,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 BROOK_WORKER = [sys.executable, "-m", "worker.cli"]
 
+CONNECTIONS = ("servicebus_connection_string", "cosmos_endpoint", "cosmos_key", "blob_connection_string")
+
 
 @pytest.fixture
 async def settings(tmp_path: Path) -> AsyncIterator[dict[str, str]]:
@@ -36,7 +38,7 @@ async def settings(tmp_path: Path) -> AsyncIterator[dict[str, str]]:
         addresses = await emulator.ready_file(ready)
         await emulator.logged("control_endpoint")
         assert log_file.read_text().count("control_endpoint") == 1
-        yield {name: value for name, value in addresses.items() if name != "control_endpoint"}
+        yield {name: addresses[name] for name in CONNECTIONS}
 
 
 async def brook_worker(

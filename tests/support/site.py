@@ -31,7 +31,7 @@ from worker.locking.names import blob_name
 from worker.storage.cosmos import CosmosBrookStore
 from worker.storage.retries import RetryOptions
 
-PLACES_MAX: Final = 24
+PLACES_MAX: Final = 64
 DATABASE: Final = "brooks"
 TOPIC: Final = "reply-events"
 SUBSCRIPTION: Final = "all"

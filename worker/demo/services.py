@@ -19,6 +19,14 @@ from worker.settings import Settings
 _EMULATOR_CONFIG: Final = Path(__file__).parents[2] / "emulator" / "Config.json"
 _BROOK_WORKER: Final = (sys.executable, "-m", "worker.cli")
 _WORKER_READY: Final = "worker.started"
+_CONNECTIONS: Final = (
+    "servicebus_connection_string",
+    "cosmos_endpoint",
+    "cosmos_key",
+    "blob_connection_string",
+)
+"""What the embedded services tell of themselves under the names of the settings; they tell more than that."""
+
 _WORKER_SETTINGS: Final = {
     "auto_provision": "true",
     "log_format": "json",
@@ -54,7 +62,7 @@ async def services(folder: Path, console: Console) -> AsyncIterator[Services]:
     command = [*_BROOK_WORKER, "emulator", "--config", str(config), "--ready-file", str(ready)]
     async with child("emulator", command, log_file=folder / "emulator.log") as emulator:
         addresses = await emulator.ready_file(ready)
-        given = {name: addresses[name] for name in addresses if name != "control_endpoint"} | _WORKER_SETTINGS
+        given = {name: addresses[name] for name in _CONNECTIONS} | _WORKER_SETTINGS
         settings = load_settings(environ={variable(name): value for name, value in given.items()})
         async with (
             EmulatorHandle(addresses["control_endpoint"]) as control,
