@@ -48,6 +48,7 @@ class BlobLeaseManager:
         self._service = service
         self._container = container
         self._options = options
+        self._last_was_new = False
 
     async def acquire(self, key: str) -> "BlobLease":
         """Take the lease, waiting up to `acquire_timeout_s` and for the answer to the last request.
@@ -55,15 +56,19 @@ class BlobLeaseManager:
         Raises LeaseTimeoutError, LeaseUnavailableError, or LeaseMisconfiguredError when the container is missing or
         the service refuses the credentials.
         """
-        lease = BlobLease(key, self._service.get_blob_client(self._container, blob_name(key)), self._options.duration_s)
+        blob = self._service.get_blob_client(self._container, blob_name(key))
+        # New brooks come in rows, and so do known ones: a right guess saves a request, a wrong one costs one.
+        lease = BlobLease(key, blob, self._options.duration_s, make_first=self._last_was_new)
         try:
-            return await acquire_patiently(key, lease.try_take, self._options)
+            taken = await acquire_patiently(key, lease.try_take, self._options)
         except (LeaseTimeoutError, LeaseMisconfiguredError):
             raise
         except BaseException:  # cancellation too: an attempt that was not answered may have taken the lease
             with anyio.move_on_after(REQUEST_TIMEOUT_S, shield=True), contextlib.suppress(LeaseUnavailableError):
                 await lease.release()
             raise
+        self._last_was_new = lease.is_new
+        return taken
 
 
 class BlobLease:
@@ -73,7 +78,10 @@ class BlobLease:
     another lease: two holders in one process must not pass for one.
     """
 
-    def __init__(self, key: str, blob: BlobClient, duration_s: int) -> None:
+    def __init__(self, key: str, blob: BlobClient, duration_s: int, *, make_first: bool = False) -> None:
+        """Make a lease that is not taken yet; `make_first` says that the blob is probably missing."""
+        self._make_first = make_first
+        self._is_new = False
         self._key = key
         self._blob = blob
         self._duration_s = duration_s
@@ -92,8 +100,16 @@ class BlobLease:
         """`anyio.current_time()` at which it lapses unless renewed, counted from before the last request."""
         return self._expires_at_s
 
+    @property
+    def is_new(self) -> bool:
+        """Whether its blob was missing."""
+        return self._is_new
+
     async def try_take(self) -> "BlobLease | None":
         """Ask for it once, for the manager: None while another holds it."""
+        if self._make_first:
+            self._make_first = False
+            await self._make_blob()
         if (code := await self._take()) == _MISSING:
             await self._make_blob()
             code = await self._take()
@@ -140,6 +156,7 @@ class BlobLease:
         # The key in the metadata tells a person whose lease a hashed name is.
         metadata = {"leasekey": quote(self._key, errors="surrogatepass")}
         if await self._answer(self._blob.upload_blob(b"", overwrite=False, metadata=metadata), _EXISTS) is None:
+            self._is_new = True
             log.info("lease.blob-created", key=self._key, container=self._blob.container_name)
 
     def _client(self) -> BlobLeaseClient:

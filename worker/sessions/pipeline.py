@@ -65,14 +65,17 @@ class Pipeline:
         self._conflicts = UnsettledConflicts(groups.remembered_max)
         self._body_bytes = 0.0
 
-    async def run(self, stopping: Stopping) -> None:
-        """Work until the session's end. Raises, in a group, what a stage raised; then nothing in hand was settled."""
+    async def run(self) -> None:
+        """Work on what `receive` brings until it ends. Raises, in a group, what a stage raised.
+
+        Then nothing in hand was settled.
+        """
         async with anyio.create_task_group() as stages:
-            stages.start_soon(self._receive, stopping)
             stages.start_soon(self._commit)
             stages.start_soon(self._finish)
 
-    async def _receive(self, stopping: Stopping) -> None:
+    async def receive(self, stopping: Stopping) -> None:
+        """Receive until the session's end. May begin before the session may be worked on: it takes as much as waits."""
         while not stopping.is_set and self._may_stay():
             room = await self._received.room()
             deliveries = await self._receive_some(min(room, self._count_max()), stopping)

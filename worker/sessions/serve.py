@@ -142,6 +142,15 @@ class SessionServer:
             self._serving -= 1
 
     async def _work_under_lease(self, session: CommandSession, keepers: TaskGroup, stopping: Stopping) -> None:
+        pipeline = Pipeline(
+            session,
+            self._groups,
+            self._options,
+            may_stay=partial(self._may_stay, anyio.current_time()),
+            on_progress=self._breaker.succeeded,
+        )
+        # What has queued up arrives while the lease is taken: it makes one group, not a first one and the rest.
+        keepers.start_soon(pipeline.receive, stopping)
         lease = None
         with stopping.unless_stopping():
             lease = await self._leases.acquire(session.session_id)
@@ -150,14 +159,7 @@ class SessionServer:
         try:
             log.debug("session.accepted", session=session.session_id)
             keepers.start_soon(partial(keep_renewed, lease, renew_after_s=self._options.lease_renew_after_s))
-            pipeline = Pipeline(
-                session,
-                self._groups,
-                self._options,
-                may_stay=partial(self._may_stay, anyio.current_time()),
-                on_progress=self._breaker.succeeded,
-            )
-            await pipeline.run(stopping)
+            await pipeline.run()
         finally:
             with anyio.move_on_after(_RELEASE_TIMEOUT_S, shield=True):
                 try:

@@ -49,6 +49,9 @@ _SOCKET_TIMEOUT_S: Final = 0.01
 """How long the client listens before it lets others at the connection. The default holds renewals up for 0.2 s; each
 turn costs 0.15 ms of processor time."""
 
+_OPENING_STEPS_MAX: Final = 40
+"""Opening a session takes about nine; what takes more is waiting for one, and then a pause costs nothing."""
+
 _REQUEST_TIMEOUT_S: Final = 10.0
 _CLOSE_TIMEOUT_S: Final = 5.0
 _RENEWAL_RETRY_S: Final = 1.0
@@ -96,6 +99,7 @@ class ServiceBusSessionSource:
             prefetch_count=0,
         )
         _keep_what_arrives(receiver)
+        _open_without_pauses(receiver)
         what = f"accept a session of {self._queue!r}"
         try:
             with anyio.fail_after(self._accept_wait_s + _OPEN_TIMEOUT_S):
@@ -131,6 +135,36 @@ def _keep_what_arrives(receiver: ServiceBusReceiver) -> None:
     assert hasattr(receiver, "_await_settlement_outcome"), "azure-servicebus has changed: settling is slow now"
     assert hasattr(receiver, "_further_pull_receive_timeout"), "azure-servicebus has changed: receiving is slow now"
     receiver._receive_context = _AlwaysReceiving()  # noqa: SLF001 - as explained
+
+
+def _open_without_pauses(receiver: ServiceBusReceiver) -> None:
+    """Open a session in 25 instead of 480 ms.
+
+    azure-servicebus 7.15 takes one step for each frame that comes, and sleeps 50 ms between the steps, though each of
+    them waits for its frame already. Here the first steps follow each other at once; then it is left to its own pace,
+    so that nothing can spin.
+    """
+    create = receiver._create_handler  # noqa: SLF001 - as explained
+
+    def create_handler(auth: Any) -> None:
+        create(auth)
+        handler: Any = receiver._handler  # noqa: SLF001 - as explained
+        step = handler.client_ready_async
+        steps_left = _OPENING_STEPS_MAX
+
+        async def ready() -> bool:
+            nonlocal steps_left
+            while not await step():
+                steps_left -= 1
+                if steps_left <= 0:
+                    return False
+            # From here on the client asks at each turn whether the link is ready: that needs no detour.
+            handler.client_ready_async = step
+            return True
+
+        handler.client_ready_async = ready
+
+    receiver._create_handler = create_handler  # type: ignore[method-assign]  # noqa: SLF001 - as explained
 
 
 def _listen_in_short_turns(receiver: ServiceBusReceiver) -> None:
