@@ -3,14 +3,11 @@
 Exit codes: 0 when all went well, 1 for an error that is told in a line or two on stderr, 2 for wrong usage.
 """
 
-import importlib.util
 import sys
-from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-import anyio
 import structlog
 import typer
 from rich.console import Console
@@ -25,8 +22,7 @@ from worker.commands.failures import CommandError, reported
 from worker.commands.lines import chunks
 from worker.commands.read import at_most, brook_reader, write_ndjson, write_table
 from worker.commands.send import SendSummary, send_lines
-from worker.configuration import load_settings
-from worker.logs import configure_logs
+from worker.commands.shared import BrookArgument, ConfigOption, JsonOption, run_async, settings_of
 from worker.settings import Settings
 
 app = typer.Typer(
@@ -37,17 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE", help="TOML file with settings; BROOK_WORKER_* variables go over it."),
-]
-
-BrookArgument = Annotated[str, typer.Argument(metavar="BROOK", help="The brook: name|entityId.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
-
 PortOption = Annotated[int, typer.Option(min=0, max=65_535, metavar="N", help="0: any free port.")]
-
-ResultT = TypeVar("ResultT")
 
 
 def main() -> None:
@@ -68,12 +54,12 @@ def run(
         from worker.app import run_worker  # noqa: PLC0415 - the other commands need no worker
         from worker.supervisor import run_processes  # noqa: PLC0415
 
-        settings = _settings(config)
+        settings = settings_of(config)
         if processes == 1:
-            _run(run_worker, settings)
+            run_async(run_worker, settings)
         else:
             arguments = () if config is None else ("--config", str(config))
-            _run(partial(run_processes, grace_s=settings.drain_grace_s), processes, arguments)
+            run_async(partial(run_processes, grace_s=settings.drain_grace_s), processes, arguments)
 
 
 @app.command()
@@ -114,7 +100,7 @@ def emulator(
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=sys.stderr))
     with reported(EmulatorError, ConfigError):
         try:
-            _run(partial(serve, announce=typer.echo), options)
+            run_async(partial(serve, announce=typer.echo), options)
         except TimeoutError as error:
             raise CommandError("not everything stopped in time; what was acknowledged is safe with --data") from error
 
@@ -155,15 +141,15 @@ def send(
             )
 
     with reported():
-        settings = _settings(config)
+        settings = settings_of(config)
         if await_replies and settings.reply_queue is None:
             raise CommandError("--await: replies go to a topic (reply_topic), which is not read here; use --no-await")
         if source == "-":
-            summary = _run(send_all, settings, sys.stdin.fileno())
+            summary = run_async(send_all, settings, sys.stdin.fileno())
         else:
             try:
                 with Path(source).open("rb") as file:
-                    summary = _run(send_all, settings, file.fileno())
+                    summary = run_async(send_all, settings, file.fileno())
             except OSError as error:
                 raise CommandError(f"cannot read {source!r}: {error.strerror}") from error
     typer.echo(f"sent {summary.sent:,} commands", err=True)
@@ -199,7 +185,7 @@ def read(
 
     with reported():
         key = BrookKey.parse(brook)
-        _run(print_events, _settings(config), key)
+        run_async(print_events, settings_of(config), key)
 
 
 @app.command()
@@ -214,7 +200,7 @@ def inspect(
 
     with reported():
         key = BrookKey.parse(brook)
-        _run(partial(inspect_and_tell, as_json=as_json, console=Console()), _settings(config), key)
+        run_async(partial(inspect_and_tell, as_json=as_json, console=Console()), settings_of(config), key)
 
 
 @app.command()
@@ -231,7 +217,7 @@ def recover(
     with reported():
         key = BrookKey.parse(brook)
         tell = partial(recover_and_tell, dry_run=dry_run, as_json=as_json, console=Console())
-        _run(tell, _settings(config), key)
+        run_async(tell, settings_of(config), key)
 
 
 @app.command()
@@ -244,7 +230,7 @@ def provision(
     from worker.commands.provision import provision_and_tell  # noqa: PLC0415 - the other commands need no such client
 
     with reported():
-        _run(partial(provision_and_tell, check_only=check, console=Console()), _settings(config))
+        run_async(partial(provision_and_tell, check_only=check, console=Console()), settings_of(config))
 
 
 @app.command()
@@ -259,25 +245,12 @@ def demo(
     from worker.demo.run import EXAMPLES, run_demo  # noqa: PLC0415 - the other commands need no emulator
 
     with reported():
-        if not _run(run_demo, examples or EXAMPLES, folder, Console()):
+        if not run_async(run_demo, examples or EXAMPLES, folder, Console()):
             raise typer.Exit(1)
-
-
-def _settings(config: Path | None) -> Settings:
-    """Read the settings and send the log to stderr: stdout is for what was asked for."""
-    settings = load_settings(config_file=config)
-    configure_logs(settings)
-    return settings
 
 
 def _problem(text: str) -> None:
     typer.echo(f"error: {text}", err=True)
-
-
-def _run(function: Callable[..., Awaitable[ResultT]], *args: Any) -> ResultT:
-    """Run on the faster event loop where it is installed: the Azure SDKs need asyncio."""
-    uvloop = importlib.util.find_spec("uvloop") is not None
-    return anyio.run(function, *args, backend="asyncio", backend_options={"use_uvloop": uvloop})
 
 
 if __name__ == "__main__":
