@@ -43,7 +43,7 @@ COMPONENTS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("leases", ("(worker/locking/", "(storage/")),
     ("commands: decode, check, measure", ("intake.py", "(schemas/", "prepare.py")),
     ("decide", ("(worker/protocol/", "(worker/handlers/")),
-    ("log", ("(structlog/", "logs.py", "telemetry.py")),
+    ("log", ("(structlog/", "logs.py", "telemetry/")),
     ("stages of a session", ("(worker/", "(bench/")),
     ("HTTP", ("(aiohttp/", "(core/")),
     ("threads", ("(concurrent/futures/", "(threading.py")),
