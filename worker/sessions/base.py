@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
+
+RESUBMITTED: Final = "brook-resubmitted"
+"""The application property of a command that an operator took out of the dead letters: how often, so far."""
 
 
 class BrokerError(Exception):
@@ -26,7 +29,8 @@ class SessionLostError(BrokerError):
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """One message as it was delivered this time.
 
-    `body` is None where it is no binary body. `delivery_count` is 0 at the first delivery. `raw` is the adapter's.
+    `body` is None where it is no binary body. `delivery_count` is 0 at the first delivery. `is_resubmitted` is the word
+    of whoever sent it, and is taken only for what makes us more careful. `raw` is the adapter's.
     """
 
     body: bytes | None
@@ -37,7 +41,13 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     reply_to_session_id: str | None
     enqueued_at: datetime | None
     delivery_count: int
+    is_resubmitted: bool = False
     raw: object = None
+
+    @property
+    def may_be_decided(self) -> bool:
+        """Whether a worker may have decided on it before, by all that the message tells."""
+        return self.delivery_count > 0 or self.is_resubmitted
 
 
 class Complete(msgspec.Struct, frozen=True):

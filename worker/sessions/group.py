@@ -110,7 +110,7 @@ class GroupProcessor:
 
     async def _append(self, brook: BrookState, group: Sequence[Taken], *, doubtful: bool) -> list[Decided]:
         """Append the commands of one brook. Where they meet a bug together, find the one that it is in."""
-        redelivered = frozenset(one.command.command_id for one in group if doubtful or one.delivery.delivery_count > 0)
+        redelivered = frozenset(one.command.command_id for one in group if doubtful or one.delivery.may_be_decided)
         try:
             result = await self._handler.append(brook, [one.command for one in group], redelivered)
             return self._appended(brook.key, group, result)

@@ -44,6 +44,7 @@ class MemoryBroker:
         content_type: str | None = None,
         reply_to: str | None = None,
         reply_to_session_id: str | None = None,
+        is_resubmitted: bool = False,
     ) -> None:
         """Put a message last in its session."""
         delivery = Delivery(
@@ -55,6 +56,7 @@ class MemoryBroker:
             reply_to_session_id=reply_to_session_id,
             enqueued_at=datetime.now(UTC),
             delivery_count=0,
+            is_resubmitted=is_resubmitted,
             raw=next(self._numbers),
         )
         self._sessions.setdefault(session_id or "", _Session()).messages.append(delivery)

@@ -18,6 +18,7 @@ from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
 from azure.servicebus.amqp import AmqpMessageBodyType
 
 from worker.sessions.base import (
+    RESUBMITTED,
     Abandon,
     BrokerRefusedError,
     BrokerUnavailableError,
@@ -66,6 +67,9 @@ _LOCK_MARGIN_S: Final = 1.0
 
 _LOCK_MAX_S: Final = 300.0
 """Service Bus grants locks of up to five minutes; more can only be a difference between clocks."""
+
+_RESUBMITTED: Final = RESUBMITTED.encode()
+"""As the client gives a property's name."""
 
 _REFUSED: Final = (
     errors.ServiceBusAuthenticationError,
@@ -304,6 +308,7 @@ def _delivery(message: ServiceBusReceivedMessage) -> Delivery:
         reply_to_session_id=_text(message.reply_to_session_id),
         enqueued_at=message.enqueued_time_utc,
         delivery_count=message.delivery_count or 0,
+        is_resubmitted=_RESUBMITTED in (message.application_properties or ()),
         raw=message,
     )
 
