@@ -13,11 +13,11 @@ import typer
 from rich.console import Console
 
 from brook_client.client import BrookClient
-from brook_client.connect import with_connection_string
 from brook_client.messages import ReceivedReply
 from brook_client.reading import read as read_events
 from schemas import codec
 from schemas.keys import BrookKey
+from worker.clients import servicebus_connector
 from worker.commands.failures import CommandError, reported
 from worker.commands.lines import chunks
 from worker.commands.read import at_most, brook_reader, write_ndjson, write_table
@@ -79,11 +79,20 @@ def emulator(
     ready_file: Annotated[
         Path | None, typer.Option("--ready-file", metavar="FILE", help="Written once all ports listen.")
     ] = None,
+    settings_file: Annotated[
+        Path | None, typer.Option("--settings-file", metavar="FILE", help="Written then, too: settings for a worker.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="For faults with a probability or a jitter.")] = 0,
 ) -> None:
     """Run Service Bus, Cosmos DB and Blob Storage on 127.0.0.1, until SIGTERM or SIGINT."""
     from emulator.app import EmulatorError, Options, serve  # noqa: PLC0415 - only this command may know it
     from emulator.config import ConfigError  # noqa: PLC0415
+    from worker.commands.local import write_settings_file  # noqa: PLC0415
+
+    def announce(line: str) -> None:
+        if settings_file is not None:
+            write_settings_file(settings_file, line)
+        typer.echo(line)
 
     options = Options(
         config=config,
@@ -122,15 +131,17 @@ def send(
         typer.echo(codec.encode_reply(reply.reply))
 
     async def send_all(settings: Settings, descriptor: int) -> SendSummary:
-        connect = with_connection_string(settings.servicebus_connection_string.reveal())
         content_type = codec.MSGPACK if msgpack else codec.JSON
-        async with BrookClient(
-            connect,
-            command_queue=settings.command_queue,
-            reply_queue=settings.reply_queue,
-            content_type=content_type,
-            session_buckets=settings.session_buckets,
-        ) as client:
+        async with (
+            servicebus_connector(settings) as connect,
+            BrookClient(
+                connect,
+                command_queue=settings.command_queue,
+                reply_queue=settings.reply_queue,
+                content_type=content_type,
+                session_buckets=settings.session_buckets,
+            ) as client,
+        ):
             return await send_lines(
                 client,
                 chunks(descriptor),
