@@ -25,11 +25,12 @@ class Guards(msgspec.Struct, frozen=True, kw_only=True):
     """What is checked beyond the shape of a command.
 
     `event_ids` rejects empty event ids and ids repeated within a command. `events_max` bounds one command,
-    `metadata_depth_max` the nesting of its metadata.
+    `metadata_bytes_max` and `metadata_depth_max` the size (as JSON) and the nesting of one event's metadata.
     """
 
     event_ids: bool = True
     events_max: int = 100_000
+    metadata_bytes_max: int = 256_000
     metadata_depth_max: int = 16
 
 
@@ -102,7 +103,18 @@ def _events(command: AppendCommand, guards: Guards) -> Iterator[Problem]:
         if event.time is not None and not _is_time(event.time):
             yield Problem(f"{field}.time", "is not an RFC 3339 date-time with offset", "write 2026-01-31T12:00:00Z")
         if event.metadata:
-            yield from _json_value(f"{field}.metadata", event.metadata, guards.metadata_depth_max)
+            yield from _metadata(f"{field}.metadata", event.metadata, guards)
+
+
+def _metadata(field: str, metadata: dict[str, Any], guards: Guards) -> Iterator[Problem]:
+    """What keeps metadata from being stored. Its size is asked only where it can be written at all."""
+    is_json = True
+    for problem in _json_value(field, metadata, guards.metadata_depth_max):
+        is_json = False
+        yield problem
+    if is_json and (size_bytes := len(msgspec.json.encode(metadata))) > guards.metadata_bytes_max:
+        remedy = f"send at most {guards.metadata_bytes_max:,} bytes of it with an event, the rest as data"
+        yield Problem(field, f"takes {size_bytes:,} bytes as JSON", remedy)
 
 
 def _texts(field: str, event: NewEvent) -> Iterator[Problem]:
@@ -146,7 +158,7 @@ def _json_value(field: str, value: Any, depth: int) -> Iterator[Problem]:
 
 def _json_container(field: str, value: dict[Any, Any] | list[Any], depth: int) -> Iterator[Problem]:
     if depth <= 0:
-        yield Problem(field, "is nested too deeply", "flatten the metadata")
+        yield Problem(shortened(field), "is nested too deeply", "flatten the metadata")
     elif isinstance(value, list):
         for index, inner in enumerate(value):
             yield from _json_value(f"{field}[{index}]", inner, depth - 1)

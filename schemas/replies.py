@@ -14,6 +14,7 @@ class RejectionCode(StrEnum):
     """Why a command was rejected. Replies carry the text, so that a reader may meet codes newer than itself."""
 
     UNDECODABLE = "undecodable"
+    COMMAND_TOO_LARGE = "command-too-large"
     UNSUPPORTED_CONTENT_TYPE = "unsupported-content-type"
     UNKNOWN_VERSION = "unknown-version"
     NO_SESSION = "no-session"

@@ -85,12 +85,22 @@ async def open_server(settings: Settings) -> AsyncIterator[SessionServer]:
             replans_max=settings.replans_max,
             lookup=Lookup(settings.command_lookup),
         )
-        guards = Guards(event_ids=settings.event_id_guard, events_max=settings.events_max)
+        guards = Guards(
+            event_ids=settings.event_id_guard,
+            events_max=settings.events_max,
+            metadata_bytes_max=settings.metadata_bytes_max,
+            metadata_depth_max=settings.metadata_depth_max,
+        )
         yield SessionServer(
             ServiceBusSessionSource(broker, settings.command_queue, accept_wait_s=settings.session_accept_wait_s),
             BlobLeaseManager(blobs, settings.lease_container, settings.lease_options()),
             GroupProcessor(
-                Intake(guards, _reply_addresses(settings), settings.session_buckets),
+                Intake(
+                    guards,
+                    _reply_addresses(settings),
+                    settings.session_buckets,
+                    command_bytes_max=settings.command_bytes_max,
+                ),
                 handler,
                 replies,
                 brooks_concurrency_max=settings.brooks_concurrency_max,

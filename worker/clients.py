@@ -22,7 +22,9 @@ from azure.servicebus.aio import ServiceBusClient
 from azure.servicebus.aio.management import ServiceBusAdministrationClient
 from azure.storage.blob.aio import BlobServiceClient
 
+from worker.credentials import ON_THIS_MACHINE
 from worker.errors import SettingsError, StartError
+from worker.identity import BLOB_SCOPE, SERVICEBUS_SCOPE, TokenError, TokenSource, cosmos_scope, token_source
 from worker.locking.options import REQUEST_TIMEOUT_S
 from worker.settings import Settings
 
@@ -40,17 +42,17 @@ _ADMIN_READ_TIMEOUT_S: Final = 15.0
 
 @contextlib.asynccontextmanager
 async def cosmos_client(settings: Settings) -> AsyncIterator[CosmosClient]:
-    """Open the Cosmos DB account. Raises StartError when it does not answer or refuses the key.
+    """Open the Cosmos DB account. Raises StartError when it does not answer or refuses the credentials.
 
     Reads keep the SDK's retries after a lost connection. Writes must pass `retry_connect=0, retry_read=0`: the SDK
     would otherwise send a batch again that the service has applied already. What is throttled comes back at once:
     the SDK would wait for up to half a minute, which whoever sent it can neither cut short nor count.
     """
     endpoint = settings.cosmos_endpoint
-    async with _http_session(settings) as session:
+    async with _cosmos_credential(settings) as credential, _http_session(settings) as session:
         client = CosmosClient(
             endpoint,
-            settings.cosmos_key.reveal(),
+            credential,
             transport=_transport(session, settings.cosmos_timeout_s),
             connection_timeout=settings.cosmos_timeout_s,
             read_timeout=settings.cosmos_timeout_s,
@@ -73,15 +75,19 @@ async def blob_service_client(settings: Settings) -> AsyncIterator[BlobServiceCl
     The SDK's default retry once made a renewal take longer than the lease lasted. Here whoever calls decides
     whether there is time for another try. Nothing is sent yet.
     """
-    async with _http_session(settings) as session:
-        with _setting("blob_connection_string"):
-            client = BlobServiceClient.from_connection_string(
-                settings.blob_connection_string.reveal(),
-                transport=_transport(session, REQUEST_TIMEOUT_S / 2),
-                retry_total=0,
-            )
-        async with _closing(client.close):
-            yield client
+    async with contextlib.AsyncExitStack() as stack:
+        url, secret = settings.blob_account_url, settings.blob_connection_string
+        source = None if url is None else await stack.enter_async_context(token_source(settings, BLOB_SCOPE))
+        session = await stack.enter_async_context(_http_session(settings))
+        transport = _transport(session, REQUEST_TIMEOUT_S / 2)
+        if url is not None:
+            client = BlobServiceClient(url, source, transport=transport, retry_total=0)
+        else:
+            assert secret is not None, "the settings were checked: one of the two is set"
+            with _setting("blob_connection_string"):
+                client = BlobServiceClient.from_connection_string(secret.reveal(), transport=transport, retry_total=0)
+        await stack.enter_async_context(_closing(client.close))
+        yield client
 
 
 @contextlib.asynccontextmanager
@@ -91,32 +97,66 @@ async def servicebus_client(settings: Settings, *, retry_total: int = 0) -> Asyn
     Without retries of its own, as accepting the next session needs it: with them, a wait of one second for a
     session took nineteen. Give `retry_total` for senders.
     """
-    with _setting("servicebus_connection_string"):
-        client = ServiceBusClient.from_connection_string(
-            settings.servicebus_connection_string.reveal(), retry_total=retry_total, ssl_context=_tls()
-        )
-    async with _closing(client.close):
+    async with servicebus_connector(settings) as connect, contextlib.AsyncExitStack() as stack:
+        client = connect(retry_total)
+        await stack.enter_async_context(_closing(client.close))
         yield client
+
+
+@contextlib.asynccontextmanager
+async def servicebus_connector(settings: Settings) -> AsyncIterator[Callable[[int], ServiceBusClient]]:
+    """The way to Service Bus that the settings name: makes clients that retry an operation so many times by themselves.
+
+    They are the caller's to close. Raises StartError when the identity gets no token.
+    """
+    secret, namespace = settings.servicebus_connection_string, settings.servicebus_namespace
+    async with contextlib.AsyncExitStack() as stack:
+        source = (
+            None if namespace is None else await stack.enter_async_context(token_source(settings, SERVICEBUS_SCOPE))
+        )
+
+        def connect(retry_total: int) -> ServiceBusClient:
+            if namespace is not None and source is not None:
+                secure = not is_servicebus_emulator(settings)
+                return ServiceBusClient(namespace, source, retry_total=retry_total, ssl_context=_tls(), use_tls=secure)
+            assert secret is not None, "the settings were checked: one of the two is set"
+            with _setting("servicebus_connection_string"):
+                return ServiceBusClient.from_connection_string(
+                    secret.reveal(), retry_total=retry_total, ssl_context=_tls()
+                )
+
+        yield connect
 
 
 @contextlib.asynccontextmanager
 async def servicebus_admin_client(settings: Settings) -> AsyncIterator[ServiceBusAdministrationClient]:
     """Make the client for the namespace's management interface. Nothing is sent yet. It speaks https only."""
-    with _setting("servicebus_connection_string"):
-        client = ServiceBusAdministrationClient.from_connection_string(
-            settings.servicebus_connection_string.reveal(),
-            retry_total=_ADMIN_RETRIES,
-            retry_backoff_factor=_ADMIN_BACKOFF_S,
-            connection_timeout=REQUEST_TIMEOUT_S,
-            read_timeout=_ADMIN_READ_TIMEOUT_S,
-        )
-    async with _closing(partial(client.__aexit__, None, None, None)):
+    options: dict[str, Any] = {
+        "retry_total": _ADMIN_RETRIES,
+        "retry_backoff_factor": _ADMIN_BACKOFF_S,
+        "connection_timeout": REQUEST_TIMEOUT_S,
+        "read_timeout": _ADMIN_READ_TIMEOUT_S,
+    }
+    async with contextlib.AsyncExitStack() as stack:
+        if settings.servicebus_namespace is not None:
+            source = await stack.enter_async_context(token_source(settings, SERVICEBUS_SCOPE))
+            client = ServiceBusAdministrationClient(settings.servicebus_namespace, source, **options)
+        else:
+            assert settings.servicebus_connection_string is not None, "the settings were checked: one of the two is set"
+            with _setting("servicebus_connection_string"):
+                client = ServiceBusAdministrationClient.from_connection_string(
+                    settings.servicebus_connection_string.reveal(), **options
+                )
+        await stack.enter_async_context(_closing(partial(client.__aexit__, None, None, None)))
         yield client
 
 
 def is_servicebus_emulator(settings: Settings) -> bool:
     """Tell whether the namespace is an emulator, which speaks AMQP without TLS."""
-    return "UseDevelopmentEmulator=true" in settings.servicebus_connection_string.reveal()
+    if settings.servicebus_namespace is not None:
+        return ON_THIS_MACHINE.fullmatch(settings.servicebus_namespace) is not None
+    secret = settings.servicebus_connection_string
+    return secret is not None and "UseDevelopmentEmulator=true" in secret.reveal()
 
 
 @functools.cache
@@ -129,6 +169,16 @@ def _tls() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
+@contextlib.asynccontextmanager
+async def _cosmos_credential(settings: Settings) -> AsyncIterator[str | TokenSource]:
+    """The account's key, or the identity."""
+    if settings.cosmos_key is not None:
+        yield settings.cosmos_key.reveal()
+        return
+    async with token_source(settings, cosmos_scope(settings.cosmos_endpoint)) as source:
+        yield source
+
+
 async def _open_cosmos(client: CosmosClient, settings: Settings) -> None:
     """Read the account: it sets the consistency that every later request is sent with."""
     endpoint = settings.cosmos_endpoint
@@ -136,7 +186,12 @@ async def _open_cosmos(client: CosmosClient, settings: Settings) -> None:
         # A key that is not base64 fails when the first request is signed.
         with anyio.fail_after(settings.cosmos_timeout_s * _OPEN_ATTEMPTS), _setting("cosmos_key"):
             await client.__aenter__()
+    except TokenError as error:
+        raise StartError(str(error)) from error
     except HttpResponseError as error:
+        if error.status_code in _REFUSED and settings.cosmos_key is None:
+            remedy = "give it a data-plane role of that account (docs/deploy.md)"
+            raise StartError(f"Cosmos DB at {endpoint} refuses the identity; {remedy}") from error
         if error.status_code in _REFUSED:
             raise StartError(f"Cosmos DB at {endpoint} refuses the key; check cosmos_key") from error
         raise StartError(f"Cosmos DB at {endpoint} answers {error.status_code}; check cosmos_endpoint") from error

@@ -22,6 +22,7 @@ from msgspec.inspect import (
     VarTupleType,
 )
 
+from worker.credentials import choice_problems
 from worker.errors import SettingsError
 from worker.redaction import HIDDEN, Secret, redact
 from worker.settings import Settings
@@ -60,6 +61,9 @@ def load_settings(*, environ: Mapping[str, str] | None = None, config_file: str 
     values = _converted(given, problems)
     missing = [field for field in _FIELDS.values() if field.required and field.name not in given]
     problems += [f"{variable(field.name)}: is missing; set it, or {field.name} in a file" for field in missing]
+    if missing:  # else the settings look at this themselves
+        chosen = choice_problems(lambda name: name in given and (name not in values or values[name] is not None))
+        problems += [_with_source(f"{name}: {text}", given) for name, text in chosen]
     if problems:
         raise SettingsError(problems)
     if values.get("reply_topic") is not None:
@@ -150,7 +154,7 @@ def _secret(kind: type, value: Any) -> Secret:
 def _wrong(kind: Type, value: Any) -> str:
     if isinstance(value, str) and not value.strip():
         return f"is empty; use {_in_words(kind)}"
-    if isinstance(_plain(kind), CustomType):
+    if _is_secret(kind):
         return f"is not text; use {_in_words(kind)}"
     shown = value if isinstance(value, str) else repr(value)
     shown = HIDDEN if _LIKE_A_KEY.search(shown) else redact(shown)
@@ -162,6 +166,11 @@ def _with_source(problem: str, given: Mapping[str, _Given]) -> str:
     """Name a setting as its writer knows it."""
     name, _, text = problem.partition(": ")
     return f"{given[name].source if name in given else variable(name)}: {text}"
+
+
+def _is_secret(kind: Type) -> bool:
+    kind = _plain(kind)
+    return isinstance(kind, CustomType) or (isinstance(kind, UnionType) and any(map(_is_secret, kind.types)))
 
 
 def _plain(kind: Type) -> Type:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from worker.credentials import AzureCredential, credential_problems
 from worker.errors import SettingsError
 from worker.locking.options import LeaseOptions, renewal_problem
 from worker.protocol.model import Limits
@@ -28,6 +29,28 @@ Endpoint = Annotated[
     str, Meta(pattern=r"^https?://[^\s/@?#]+/?$", title="a URL such as https://ACCOUNT.documents.azure.com:443/")
 ]
 
+Namespace = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?:[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|(?:127\.0\.0\.1|localhost):[0-9]{1,5})$",
+        title="a host name such as NAME.servicebus.windows.net",
+    ),
+]
+AccountUrl = Annotated[
+    str,
+    Meta(
+        pattern=r"^https://[^\s/@?#]+(?:/[a-z0-9]{3,24})?/?$",
+        title="a URL such as https://ACCOUNT.blob.core.windows.net",
+    ),
+]
+ClientId = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$",
+        title="the client id of an identity, a GUID",
+    ),
+]
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker runs with. Made by `worker.configuration.load_settings`.
@@ -36,9 +59,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     Connection strings and keys are `Secret`s, which never show themselves.
     """
 
+    azure_credential: Annotated[
+        AzureCredential | None,
+        Meta(description="Act as an identity instead of with keys: how its tokens are got, see docs/deploy.md."),
+    ] = None
+    azure_client_id: Annotated[
+        ClientId | None, Meta(description="Which identity, where there are several: of a user-assigned one.")
+    ] = None
+
     servicebus_connection_string: Annotated[
-        Secret, Meta(description="Connection string of the Service Bus namespace (no EntityPath).")
-    ]
+        Secret | None,
+        Meta(description="Connection string of the Service Bus namespace (no EntityPath). It or servicebus_namespace."),
+    ] = None
+    servicebus_namespace: Annotated[
+        Namespace | None, Meta(description="The Service Bus namespace, to be used with azure_credential.")
+    ] = None
     command_queue: Annotated[Entity, Meta(description="Session queue that append commands come from.")] = (
         "brook-commands"
     )
@@ -51,7 +86,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ()
 
     cosmos_endpoint: Annotated[Endpoint, Meta(description="Endpoint of the Cosmos DB account.")]
-    cosmos_key: Annotated[Secret, Meta(description="Key of the Cosmos DB account.")]
+    cosmos_key: Annotated[Secret | None, Meta(description="Key of the Cosmos DB account. It or azure_credential.")] = (
+        None
+    )
     cosmos_database: Annotated[CosmosName, Meta(description="Database of the brooks.")] = "brooks"
     cosmos_container: Annotated[CosmosName, Meta(description="Container of the brooks.")] = "events"
     cosmos_timeout_s: Annotated[
@@ -63,8 +100,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 20.0
 
     blob_connection_string: Annotated[
-        Secret, Meta(description="Connection string of the storage account that holds the leases.")
-    ]
+        Secret | None,
+        Meta(description="Connection string of the storage account with the leases. It or blob_account_url."),
+    ] = None
+    blob_account_url: Annotated[
+        AccountUrl | None, Meta(description="Blob endpoint of that account, to be used with azure_credential.")
+    ] = None
     lease_container: Annotated[ContainerName, Meta(description="Blob container of the leases.")] = "brook-leases"
     lease_duration_s: Annotated[int, Meta(ge=15, le=60, description="How long a lease lasts unless it is renewed.")] = (
         30
@@ -128,6 +169,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=1_000, le=2_000_000, description="Encoded size of one event's document; the service takes 2 MB.")
     ] = 2_000_000
     events_max: Annotated[int, Meta(ge=1, le=1_000_000, description="Events in one command.")] = 100_000
+    command_bytes_max: Annotated[
+        int, Meta(ge=1_000, le=104_857_600, description="Size of one command's message; the service takes 100 MiB.")
+    ] = 104_857_600
+    metadata_bytes_max: Annotated[
+        int, Meta(ge=100, le=2_000_000, description="Encoded size of one event's metadata.")
+    ] = 256_000
+    metadata_depth_max: Annotated[
+        int, Meta(ge=1, le=64, description="How deeply arrays and objects of an event's metadata may be nested.")
+    ] = 16
     recent_commands_max: Annotated[
         int, Meta(ge=1, le=900, description="Command ids kept in the head to answer redeliveries from.")
     ] = 200
@@ -180,7 +230,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def secrets(self) -> tuple[Secret, ...]:
         """All of them, for the log's redactor."""
-        return (self.servicebus_connection_string, self.cosmos_key, self.blob_connection_string)
+        given = (self.servicebus_connection_string, self.cosmos_key, self.blob_connection_string)
+        return tuple(secret for secret in given if secret is not None)
 
 
 def contradictions(settings: Settings) -> tuple[tuple[str, str], ...]:
@@ -192,9 +243,7 @@ def _checks(settings: Settings) -> tuple[tuple[str, str | None], ...]:
     entities = (settings.reply_queue, settings.reply_topic, *settings.reply_entities_allowed)
     lowered = [entity.lower() for entity in entities if entity is not None]
     return (
-        ("servicebus_connection_string", _servicebus_problem(settings.servicebus_connection_string.reveal())),
-        ("cosmos_key", None if settings.cosmos_key.reveal().strip() else "is empty; give the account's key"),
-        ("blob_connection_string", _blob_problem(settings.blob_connection_string.reveal())),
+        *credential_problems(settings),
         ("reply_topic", _reply_problem(settings)),
         (
             "command_queue",
@@ -237,46 +286,4 @@ def _reply_problem(settings: Settings) -> str | None:
         return "is not set, and neither is reply_queue; set one of them, so that replies have somewhere to go"
     if settings.reply_queue is not None and settings.reply_topic is not None:
         return f"is {settings.reply_topic!r} while reply_queue is {settings.reply_queue!r}; set only one of them"
-    return None
-
-
-def _parts(connection_string: str) -> dict[str, str] | None:
-    """The names and values of a connection string, or None when it is not one."""
-    pairs = [part.partition("=") for part in connection_string.strip().rstrip(";").split(";")]
-    return None if any(not equals for _, equals, _ in pairs) else {name.strip(): value for name, _, value in pairs}
-
-
-def _servicebus_problem(connection_string: str) -> str | None:
-    """What keeps the Service Bus client from using it; the text never quotes it."""
-    copy = "copy the namespace's connection string (Shared access policies)"
-    parts = _parts(connection_string)
-    if parts is None:
-        return f"is not a connection string (name=value;name=value); {copy}"
-    if not parts.get("Endpoint", "").startswith("sb://"):
-        return f"has no Endpoint=sb://…; {copy}"
-    if "EntityPath" in parts:
-        return f"has an EntityPath, so it is for one entity only; {copy}"
-    if not parts.get("SharedAccessSignature") and not (
-        parts.get("SharedAccessKeyName") and parts.get("SharedAccessKey")
-    ):
-        return f"has no SharedAccessKeyName and SharedAccessKey; {copy}"
-    emulator = next((value for name, value in parts.items() if name.lower() == "usedevelopmentemulator"), None)
-    if emulator is not None and (emulator != "true" or "UseDevelopmentEmulator" not in parts):
-        return "says UseDevelopmentEmulator other than exactly as UseDevelopmentEmulator=true; write it so or drop it"
-    return None
-
-
-def _blob_problem(connection_string: str) -> str | None:
-    """What keeps the Blob client from using it; the text never quotes it."""
-    copy = "copy the storage account's connection string (Access keys)"
-    parts = _parts(connection_string)
-    if parts is None:
-        return f"is not a connection string (name=value;name=value); {copy}"
-    known = {name.lower(): value for name, value in parts.items()}
-    if known.get("usedevelopmentstorage") == "true":
-        return None
-    if not known.get("sharedaccesssignature") and not (known.get("accountname") and known.get("accountkey")):
-        return f"has no AccountName and AccountKey; {copy}"
-    if not (known.get("accountname") or known.get("blobendpoint")):
-        return f"has neither AccountName nor BlobEndpoint; {copy}"
     return None

@@ -28,6 +28,10 @@ Connection strings and keys are never logged or shown.
 _CHECKS: Final = f"""
 ## Checked against each other
 
+- For each service either a key or an identity, never both: exactly one of `servicebus_connection_string` and
+  `servicebus_namespace`, of `blob_connection_string` and `blob_account_url`, of `cosmos_key` and `azure_credential`.
+- An identity needs `azure_credential`, which is `managed`, `workload` (AKS), `cli` (`az login`) or `default` (tries one
+  after the other), and https.
 - `lease_renew_after_s` must leave {RENEWAL_MARGIN_S:g} s of `lease_duration_s`, for a renewal that is not answered
   and one more.
 - Exactly one of `reply_queue` and `reply_topic` is set. `reply_topic` alone turns the default `reply_queue` off.

@@ -105,7 +105,9 @@ def _load(folder: Path) -> list[_Examples]:
 
 async def _exchange(running: Services, parts: Sequence[_Examples], traffic: Traffic, shown: Bars) -> None:
     """Send everything, then wait for the replies: commands queue up, as they do when it matters."""
-    connect = with_connection_string(running.settings.servicebus_connection_string.reveal())
+    connection_string = running.settings.servicebus_connection_string
+    assert connection_string is not None, "the embedded services tell it"
+    connect = with_connection_string(connection_string.reveal())
 
     def on_sent(count: int) -> None:
         shown.sent(count)

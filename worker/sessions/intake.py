@@ -37,12 +37,21 @@ class TurnedAway(msgspec.Struct, frozen=True, kw_only=True):
 class Intake:
     """Decodes and checks deliveries. Deterministic: a message delivered again is taken or turned away as before."""
 
-    def __init__(self, guards: Guards, reply_addresses: frozenset[str], session_buckets: int | None = None) -> None:
+    def __init__(
+        self,
+        guards: Guards,
+        reply_addresses: frozenset[str],
+        session_buckets: int | None = None,
+        *,
+        command_bytes_max: int | None = None,
+    ) -> None:
         """Take `reply_addresses` (lower case) as the entities that a sender may name; no name is always fine.
 
-        With `session_buckets`, a command may come in its brook's bucket or in its brook's own session.
+        With `session_buckets`, a command may come in its brook's bucket or in its brook's own session. A body over
+        `command_bytes_max` is not decoded.
         """
         self._guards = guards
+        self._command_bytes_max = command_bytes_max
         self._session_buckets = session_buckets
         self._reply_addresses = reply_addresses
 
@@ -58,6 +67,10 @@ class Intake:
         if delivery.body is None:
             problem = Problem("body", "is not a binary body", "send the encoded command as data")
             return _dead_lettered(delivery, RejectionCode.UNDECODABLE, problem, None)
+        size_bytes, limit = len(delivery.body), self._command_bytes_max
+        if limit is not None and size_bytes > limit:
+            problem = Problem("body", f"takes {size_bytes:,} bytes", f"send at most {limit:,} in a command")
+            return _dead_lettered(delivery, RejectionCode.COMMAND_TOO_LARGE, problem, None)
         try:
             command = decode_command(delivery.body, delivery.content_type)
         except CommandDecodeError as error:

@@ -1,0 +1,104 @@
+"""What the worker shows to the services to be let in: keys, or an identity of Microsoft Entra ID; never both silently.
+
+Pure checks of settings; `worker.identity` gets the tokens.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from worker.settings import Settings
+
+AzureCredential = Literal["managed", "workload", "default", "cli"]
+
+ON_THIS_MACHINE: Final = re.compile(r"(?:127\.0\.0\.1|localhost):[0-9]{1,5}")
+"""A namespace of embedded services. They speak AMQP without TLS; what is sent to them does not leave the machine."""
+
+
+def choice_problems(is_set: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
+    """For each service exactly one way in: the settings of which both are set, or neither.
+
+    `is_set` tells of a setting by its name whether it has a value.
+    """
+    by_identity = is_set("azure_credential")
+    for secret, place in (
+        ("servicebus_connection_string", "servicebus_namespace"),
+        ("blob_connection_string", "blob_account_url"),
+    ):
+        if is_set(secret) and is_set(place):
+            yield secret, f"is set, and so is {place}; keep only one of them: a key or an identity"
+        elif is_set(place) and not by_identity:
+            yield place, f"is set without azure_credential; set azure_credential too, or {secret} instead of {place}"
+        elif not is_set(secret) and not is_set(place):
+            yield secret, f"is missing; set it, or {place} and azure_credential to use an identity"
+    if is_set("cosmos_key") and by_identity:
+        yield (
+            "cosmos_key",
+            "is set, and so is azure_credential; keep only one of them: a key or an identity",
+        )
+    elif not is_set("cosmos_key") and not by_identity:
+        yield "cosmos_key", "is missing; set it, or azure_credential to use an identity"
+    if is_set("azure_client_id") and not by_identity:
+        yield "azure_client_id", "is set without azure_credential; set azure_credential, or take it out"
+
+
+def credential_problems(settings: "Settings") -> Iterator[tuple[str, str]]:
+    """Which setting is wrong, and how; the text never quotes a secret."""
+    yield from choice_problems(lambda name: getattr(settings, name) is not None)
+    if settings.servicebus_connection_string is not None:
+        problem = _servicebus_problem(settings.servicebus_connection_string.reveal())
+        if problem is not None:
+            yield "servicebus_connection_string", problem
+    if settings.blob_connection_string is not None:
+        problem = _blob_problem(settings.blob_connection_string.reveal())
+        if problem is not None:
+            yield "blob_connection_string", problem
+    if settings.cosmos_key is not None and not settings.cosmos_key.reveal().strip():
+        yield "cosmos_key", "is empty; give the account's key"
+    if settings.azure_credential is not None and settings.cosmos_endpoint.startswith("http://"):
+        yield "cosmos_endpoint", "is http://, but azure_credential needs https://: a token is never sent unencrypted"
+    if settings.azure_client_id is not None and settings.azure_credential == "cli":
+        yield "azure_client_id", "is set, but azure_credential = cli is whoever logged in with `az login`; take it out"
+
+
+def parts(connection_string: str) -> dict[str, str] | None:
+    """The names and values of a connection string, or None when it is not one."""
+    pairs = [part.partition("=") for part in connection_string.strip().rstrip(";").split(";")]
+    return None if any(not equals for _, equals, _ in pairs) else {name.strip(): value for name, _, value in pairs}
+
+
+def _servicebus_problem(connection_string: str) -> str | None:
+    """What keeps the Service Bus client from using it; the text never quotes it."""
+    copy = "copy the namespace's connection string (Shared access policies)"
+    found = parts(connection_string)
+    if found is None:
+        return f"is not a connection string (name=value;name=value); {copy}"
+    if not found.get("Endpoint", "").startswith("sb://"):
+        return f"has no Endpoint=sb://…; {copy}"
+    if "EntityPath" in found:
+        return f"has an EntityPath, so it is for one entity only; {copy}"
+    if not found.get("SharedAccessSignature") and not (
+        found.get("SharedAccessKeyName") and found.get("SharedAccessKey")
+    ):
+        return f"has no SharedAccessKeyName and SharedAccessKey; {copy}"
+    emulator = next((value for name, value in found.items() if name.lower() == "usedevelopmentemulator"), None)
+    if emulator is not None and (emulator != "true" or "UseDevelopmentEmulator" not in found):
+        return "says UseDevelopmentEmulator other than exactly as UseDevelopmentEmulator=true; write it so or drop it"
+    return None
+
+
+def _blob_problem(connection_string: str) -> str | None:
+    """What keeps the Blob client from using it; the text never quotes it."""
+    copy = "copy the storage account's connection string (Access keys)"
+    found = parts(connection_string)
+    if found is None:
+        return f"is not a connection string (name=value;name=value); {copy}"
+    known = {name.lower(): value for name, value in found.items()}
+    if known.get("usedevelopmentstorage") == "true":
+        return None
+    if not known.get("sharedaccesssignature") and not (known.get("accountname") and known.get("accountkey")):
+        return f"has no AccountName and AccountKey; {copy}"
+    if not (known.get("accountname") or known.get("blobendpoint")):
+        return f"has neither AccountName nor BlobEndpoint; {copy}"
+    return None
