@@ -27,6 +27,7 @@ from worker.errors import SettingsError, StartError
 from worker.identity import BLOB_SCOPE, SERVICEBUS_SCOPE, TokenError, TokenSource, cosmos_scope, token_source
 from worker.locking.options import REQUEST_TIMEOUT_S
 from worker.settings import Settings
+from worker.telemetry.transport import ObservedTransport
 
 CLOSE_TIMEOUT_S: Final = 5.0
 """How long closing one client may hold up the end of the program."""
@@ -53,7 +54,7 @@ async def cosmos_client(settings: Settings) -> AsyncIterator[CosmosClient]:
         client = CosmosClient(
             endpoint,
             credential,
-            transport=_transport(session, settings.cosmos_timeout_s),
+            transport=_transport("cosmos", session, settings.cosmos_timeout_s),
             connection_timeout=settings.cosmos_timeout_s,
             read_timeout=settings.cosmos_timeout_s,
             retry_throttle_total=-1,  # none: azure-cosmos 4.17 takes 0 for "not given"
@@ -79,7 +80,7 @@ async def blob_service_client(settings: Settings) -> AsyncIterator[BlobServiceCl
         url, secret = settings.blob_account_url, settings.blob_connection_string
         source = None if url is None else await stack.enter_async_context(token_source(settings, BLOB_SCOPE))
         session = await stack.enter_async_context(_http_session(settings))
-        transport = _transport(session, REQUEST_TIMEOUT_S / 2)
+        transport = _transport("blob", session, REQUEST_TIMEOUT_S / 2)
         if url is not None:
             client = BlobServiceClient(url, source, transport=transport, retry_total=0)
         else:
@@ -222,12 +223,14 @@ def _has_proxy() -> bool:
     return bool(urllib.request.getproxies())
 
 
-def _transport(session: aiohttp.ClientSession, timeout_s: float) -> AioHttpTransport:
+def _transport(service: str, session: aiohttp.ClientSession, timeout_s: float) -> AioHttpTransport:
     """Send through `session`; connecting and each wait for bytes end after `timeout_s`.
 
     The timeouts are the transport's own: those that a client is given reach only a transport that it makes itself.
     """
-    return AioHttpTransport(session=session, session_owner=False, connection_timeout=timeout_s, read_timeout=timeout_s)
+    return ObservedTransport(
+        service, session=session, session_owner=False, connection_timeout=timeout_s, read_timeout=timeout_s
+    )
 
 
 @contextlib.asynccontextmanager

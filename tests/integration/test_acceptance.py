@@ -28,7 +28,7 @@ from worker.protocol.writes import Operation
 from worker.storage.base import Diverged, StoreUnavailableError, TooLarge, WriteResult, Written
 from worker.storage.cosmos import CosmosBrookStore
 from worker.storage.retries import RetryOptions
-from worker.telemetry import counts
+from worker.telemetry.instruments import RECOVERY_DECISIONS
 
 pytestmark = pytest.mark.anyio
 
@@ -270,7 +270,7 @@ async def test_recovery_goes_on_through_transient_errors_and_tells_what_it_decid
     account: Account, key: BrookKey, effect: Effect, chunks: int, decision: str
 ) -> None:
     await orphaned(account, key, chunks)
-    counted = counts.get("recovery.decided", decision)
+    counted = RECOVERY_DECISIONS.get(decision)
     rule = account.faults.add(
         Rule(service="cosmos", where={"partition_key": partition_key(key)}, times=3, effect=effect)
     )
@@ -280,7 +280,7 @@ async def test_recovery_goes_on_through_transient_errors_and_tells_what_it_decid
     account.faults.clear()
     found = [str(one.command_id) async for one in account.store.read_forward(key)]
     assert found == ["first", *["large"] * (35 if decision == "commit" else 0), "next"]
-    assert counts.get("recovery.decided", decision) > counted
+    assert RECOVERY_DECISIONS.get(decision) > counted
     line = next(line for line in logs if line["event"] == "recovery.decided")
     written = 10 * chunks if chunks < 4 else 35
     assert {name: line[name] for name in ("brook", "original", "target", "written", "head", "decision", "command")} == {

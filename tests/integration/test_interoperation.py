@@ -24,7 +24,7 @@ from worker.protocol.model import Limits
 from worker.protocol.verdicts import Accepted, Conflicted
 from worker.storage.cosmos import CosmosBrookStore
 from worker.storage.retries import RetryOptions
-from worker.telemetry import counts
+from worker.telemetry.instruments import RECOVERY_DECISIONS
 
 pytestmark = pytest.mark.anyio
 
@@ -146,13 +146,13 @@ async def test_what_it_left_is_recovered_and_then_appended_to(
     key = BrookKey("orders", f"net-{name}")
     originals = {document["id"]: bare(document) for document in fixture_documents(name)}
     assert (await inspected(store, key)).decision == decision
-    recoveries = counts.get("recovery.decided", decision)
+    recoveries = RECOVERY_DECISIONS.get(decision)
     result = await AppendHandler(store, Limits(), replans_max=3).append(
         BrookState(key), [prepared(command_id="next", key=key)]
     )
     assert result.verdicts == (Accepted(Position(head_after + 1), Position(head_after + 1)),)
     if name != "settled":
-        assert counts.get("recovery.decided", decision) > recoveries
+        assert RECOVERY_DECISIONS.get(decision) > recoveries
     documents = {document["id"]: bare(document) for document in await stored(container, key)}
     assert set(documents) == {"head", *map(str, range(head_after + 2))}
     for position in range(head_after + 1):

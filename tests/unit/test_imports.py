@@ -23,6 +23,7 @@ AZURE_ADAPTERS = (
     "worker.sessions.servicebus",
     "worker.storage.cosmos",
     "worker.storage.retries",
+    "worker.telemetry.transport",
 )
 IMPURE = frozenset(
     {

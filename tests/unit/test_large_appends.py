@@ -17,7 +17,7 @@ from worker.protocol.verdicts import Accepted, AlreadyAppended, Conflicted
 from worker.protocol.writes import Create, Operation
 from worker.storage.base import ContradictionError, StoreUnavailableError, WriteResult, Written
 from worker.storage.memory import MemoryBrookStore
-from worker.telemetry import counts
+from worker.telemetry.instruments import RECOVERY_DECISIONS
 
 pytestmark = pytest.mark.anyio
 
@@ -247,10 +247,10 @@ async def test_what_cannot_be_right_is_told_and_nothing_is_deleted(documents: li
 
 
 async def test_each_recovery_is_counted() -> None:
-    before = counts.get("recovery.decided", "roll-back")
+    before = RECOVERY_DECISIONS.get("roll-back")
     store = CrashingStore()
     store.crash_after = 3
     with pytest.raises(CrashError):
         await append(store, prepared(command_id="big", events=35))
     await append(store, prepared())
-    assert counts.get("recovery.decided", "roll-back") == before + 1
+    assert RECOVERY_DECISIONS.get("roll-back") == before + 1

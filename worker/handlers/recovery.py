@@ -22,7 +22,8 @@ from worker.protocol.recovery import (
     drop_legacy,
 )
 from worker.storage.base import BrookStore, ContradictionError
-from worker.telemetry import decided
+from worker.telemetry import log
+from worker.telemetry.instruments import RECOVERY_DECISIONS
 
 _LABELS = {
     NothingPending: "nothing-pending",
@@ -128,9 +129,10 @@ async def _settle_committed(writer: BrookWriter, brook: StoredBrook) -> bool:
 
 def _tell(brook: StoredBrook, decision: Recovery) -> None:
     pending = brook.pending.pending if brook.pending is not None else None
-    decided(
+    RECOVERY_DECISIONS.add(1, label(decision))
+    log.info(
         "recovery.decided",
-        label(decision),
+        decision=label(decision),
         brook=str(brook.key),
         head=brook.head.head.position,
         original=pending.original if pending else None,
