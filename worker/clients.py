@@ -22,7 +22,7 @@ from azure.servicebus.aio import ServiceBusClient
 from azure.servicebus.aio.management import ServiceBusAdministrationClient
 from azure.storage.blob.aio import BlobServiceClient
 
-from worker.credentials import ON_THIS_MACHINE
+from worker.credentials import is_servicebus_emulator
 from worker.errors import SettingsError, StartError
 from worker.identity import BLOB_SCOPE, SERVICEBUS_SCOPE, TokenError, TokenSource, cosmos_scope, token_source
 from worker.locking.options import REQUEST_TIMEOUT_S
@@ -131,33 +131,49 @@ async def servicebus_connector(settings: Settings) -> AsyncIterator[Callable[[in
 
 @contextlib.asynccontextmanager
 async def servicebus_admin_client(settings: Settings) -> AsyncIterator[ServiceBusAdministrationClient]:
-    """Make the client for the namespace's management interface. Nothing is sent yet. It speaks https only."""
+    """Make the client for the namespace's management interface. Nothing is sent yet.
+
+    It speaks https only, but for an emulator whose `servicebus_admin_endpoint` is set.
+    """
     options: dict[str, Any] = {
         "retry_total": _ADMIN_RETRIES,
         "retry_backoff_factor": _ADMIN_BACKOFF_S,
         "connection_timeout": REQUEST_TIMEOUT_S,
         "read_timeout": _ADMIN_READ_TIMEOUT_S,
     }
+    address = None
+    if settings.servicebus_admin_endpoint is not None:
+        address = urlsplit(settings.servicebus_admin_endpoint).netloc
+        options["transport"] = _PlainHttp(connection_timeout=REQUEST_TIMEOUT_S, read_timeout=_ADMIN_READ_TIMEOUT_S)
     async with contextlib.AsyncExitStack() as stack:
         if settings.servicebus_namespace is not None:
             source = await stack.enter_async_context(token_source(settings, SERVICEBUS_SCOPE))
-            client = ServiceBusAdministrationClient(settings.servicebus_namespace, source, **options)
+            client = ServiceBusAdministrationClient(address or settings.servicebus_namespace, source, **options)
         else:
             assert settings.servicebus_connection_string is not None, "the settings were checked: one of the two is set"
             with _setting("servicebus_connection_string"):
                 client = ServiceBusAdministrationClient.from_connection_string(
-                    settings.servicebus_connection_string.reveal(), **options
+                    _at(settings.servicebus_connection_string.reveal(), address), **options
                 )
         await stack.enter_async_context(_closing(partial(client.__aexit__, None, None, None)))
         yield client
 
 
-def is_servicebus_emulator(settings: Settings) -> bool:
-    """Tell whether the namespace is an emulator, which speaks AMQP without TLS."""
-    if settings.servicebus_namespace is not None:
-        return ON_THIS_MACHINE.fullmatch(settings.servicebus_namespace) is not None
-    secret = settings.servicebus_connection_string
-    return secret is not None and "UseDevelopmentEmulator=true" in secret.reveal()
+class _PlainHttp(AioHttpTransport):  # type: ignore[misc]  # imported lazily by azure-core, so untyped
+    """The management client knows https alone; an emulator has no certificate."""
+
+    async def send(self, request: Any, **config: Any) -> Any:
+        """Send what was meant for https without TLS."""
+        request.url = request.url.replace("https://", "http://", 1)
+        return await super().send(request, **config)
+
+
+def _at(connection_string: str, address: str | None) -> str:
+    """The connection string with another address in it."""
+    if address is None:
+        return connection_string
+    others = (part for part in connection_string.split(";") if not part.strip().startswith("Endpoint="))
+    return ";".join((f"Endpoint=sb://{address}", *others))
 
 
 @functools.cache

@@ -62,6 +62,14 @@ def credential_problems(settings: "Settings") -> Iterator[tuple[str, str]]:
         yield "azure_client_id", "is set, but azure_credential = cli is whoever logged in with `az login`; take it out"
 
 
+def is_servicebus_emulator(settings: "Settings") -> bool:
+    """Tell whether the namespace is an emulator, which speaks AMQP without TLS."""
+    if settings.servicebus_namespace is not None:
+        return ON_THIS_MACHINE.fullmatch(settings.servicebus_namespace) is not None
+    secret = settings.servicebus_connection_string
+    return secret is not None and "UseDevelopmentEmulator=true" in secret.reveal()
+
+
 def parts(connection_string: str) -> dict[str, str] | None:
     """The names and values of a connection string, or None when it is not one."""
     pairs = [part.partition("=") for part in connection_string.strip().rstrip(";").split(";")]

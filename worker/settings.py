@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from worker.credentials import AzureCredential, credential_problems
+from worker.credentials import AzureCredential, credential_problems, is_servicebus_emulator
 from worker.errors import SettingsError
 from worker.locking.options import LeaseOptions, renewal_problem
 from worker.protocol.model import Limits
@@ -29,6 +29,7 @@ Endpoint = Annotated[
     str, Meta(pattern=r"^https?://[^\s/@?#]+/?$", title="a URL such as https://ACCOUNT.documents.azure.com:443/")
 ]
 
+AdminEndpoint = Annotated[str, Meta(pattern=r"^http://[^\s/@?#]+/?$", title="a URL such as http://127.0.0.1:5300")]
 Namespace = Annotated[
     str,
     Meta(
@@ -73,6 +74,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     servicebus_namespace: Annotated[
         Namespace | None, Meta(description="The Service Bus namespace, to be used with azure_credential.")
+    ] = None
+    servicebus_admin_endpoint: Annotated[
+        AdminEndpoint | None,
+        Meta(description="Management interface of a Service Bus emulator. In Azure it is found by the namespace."),
     ] = None
     command_queue: Annotated[Entity, Meta(description="Session queue that append commands come from.")] = (
         "brook-commands"
@@ -244,6 +249,7 @@ def _checks(settings: Settings) -> tuple[tuple[str, str | None], ...]:
     lowered = [entity.lower() for entity in entities if entity is not None]
     return (
         *credential_problems(settings),
+        ("servicebus_admin_endpoint", _admin_problem(settings)),
         ("reply_topic", _reply_problem(settings)),
         (
             "command_queue",
@@ -264,6 +270,13 @@ def _checks(settings: Settings) -> tuple[tuple[str, str | None], ...]:
         ("recent_commands_max", _limits_problem(settings)),
         ("reply_send_timeout_s", _more_than("drain_grace_s", settings.drain_grace_s, settings.reply_send_timeout_s)),
     )
+
+
+def _admin_problem(settings: Settings) -> str | None:
+    """Only of an emulator: what goes there is not encrypted."""
+    if settings.servicebus_admin_endpoint is None or is_servicebus_emulator(settings):
+        return None
+    return "is set, but the namespace is not an emulator's; take it out: Azure's is found by the namespace"
 
 
 def _limits_problem(settings: Settings) -> str | None:

@@ -275,6 +275,10 @@ def test_a_blob_connection_string_that_would_fail_later_is_refused_unseen(value:
             {"reply_queue": "Brook-Commands"},
             "BROOK_WORKER_COMMAND_QUEUE: is 'brook-commands', where replies go too; use another queue",
         ),
+        (
+            {"servicebus_admin_endpoint": "http://127.0.0.1:5300"},
+            "BROOK_WORKER_SERVICEBUS_ADMIN_ENDPOINT: is set, but the namespace is not an emulator's; take it out",
+        ),
         ({"reply_entities_allowed": "brook-commands"}, "BROOK_WORKER_COMMAND_QUEUE: is 'brook-commands', where"),
     ],
 )

@@ -6,14 +6,20 @@ from typing import Final
 
 from worker.commands.failures import CommandError
 
-_SETTINGS: Final = ("servicebus_connection_string", "cosmos_endpoint", "cosmos_key", "blob_connection_string")
+_SETTINGS: Final = (
+    "servicebus_connection_string",
+    "servicebus_admin_endpoint",
+    "cosmos_endpoint",
+    "cosmos_key",
+    "blob_connection_string",
+)
 """What the embedded services tell of themselves under the names of settings; they tell more than that."""
 
 _HEADING: Final = "# Written by `brook-worker emulator`: settings that lead to it for as long as it runs.\n"
 
 
 def write_settings_file(path: Path, ready_line: str) -> None:
-    """Write the four settings, whole or not at all. Raises CommandError where the file cannot be written.
+    """Write the settings, whole or not at all. Raises CommandError where the file cannot be written.
 
     `ready_line` is what the embedded services announce. The keys in it are published ones and protect nothing.
     """

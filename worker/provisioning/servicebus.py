@@ -10,7 +10,8 @@ import structlog
 from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
 from azure.servicebus.aio.management import ServiceBusAdministrationClient
 
-from worker.clients import is_servicebus_emulator, servicebus_admin_client
+from worker.clients import servicebus_admin_client
+from worker.credentials import is_servicebus_emulator
 from worker.provisioning.findings import Finding, State, is_refusal
 from worker.provisioning.opening import verify_by_opening
 from worker.settings import Settings
