@@ -4,7 +4,7 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from schemas.commands import SCHEMA_VERSION, AppendCommand
+from schemas.commands import SCHEMA_VERSION, AppendCommand, ClaimedCommand, Command
 from schemas.problems import Problem, shortened
 from schemas.replies import RejectionCode, Reply
 from schemas.types import CommandId
@@ -37,13 +37,21 @@ class _Envelope(msgspec.Struct, rename="camel"):
 
     schema_version: object = SCHEMA_VERSION
     command_id: object = None
+    claim: object = msgspec.UNSET
+    events: object = msgspec.UNSET
 
+
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 # One encoder and decoder of each kind for the process: building them is what costs.
 _ENCODERS: Final[dict[str, _Encoder]] = {JSON: msgspec.json.Encoder(), MSGPACK: msgspec.msgpack.Encoder()}
 _COMMANDS: Final[dict[str, _Decoder[AppendCommand]]] = {
     JSON: msgspec.json.Decoder(AppendCommand),
     MSGPACK: msgspec.msgpack.Decoder(AppendCommand),
+}
+_CLAIMED_COMMANDS: Final[dict[str, _Decoder[ClaimedCommand]]] = {
+    JSON: msgspec.json.Decoder(ClaimedCommand),
+    MSGPACK: msgspec.msgpack.Decoder(ClaimedCommand),
 }
 _REPLIES: Final[dict[str, _Decoder[Reply]]] = {
     JSON: msgspec.json.Decoder(Reply),
@@ -75,20 +83,33 @@ def canonical_content_type(content_type: str | None) -> str | None:
 
 
 def decode_command(body: bytes, content_type: str | None = None) -> AppendCommand:
-    """Read a command. Raises CommandDecodeError that names the field, what is wrong and what to change."""
-    kind = canonical_content_type(content_type)
-    if kind is None:
-        problem = Problem(
-            "contentType", f"{shortened(repr(content_type))} is not supported", f"use {JSON} or {MSGPACK}"
-        )
-        raise CommandDecodeError(RejectionCode.UNSUPPORTED_CONTENT_TYPE, problem)
+    """Read a command with its events. Raises CommandDecodeError: the field, what is wrong and what to change."""
+    kind = _command_kind(content_type)
     try:
         return _COMMANDS[kind].decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _explained(body, kind, error) from error
+    except _UNREADABLE as error:
+        raise _explained(error, _envelope(body, kind)) from error
 
 
-def encode_command(command: AppendCommand, content_type: str = JSON) -> bytes:
+def decode_message(body: bytes, content_type: str | None = None) -> Command:
+    """Read what a message on the command queue holds: a command with its events, or with a claim. Raises as above."""
+    kind = _command_kind(content_type)
+    try:
+        return _COMMANDS[kind].decode(body)
+    except _UNREADABLE as error:
+        envelope = _envelope(body, kind)
+        if envelope.claim is msgspec.UNSET:
+            raise _explained(error, envelope) from error
+    if envelope.events is not msgspec.UNSET and _is_our_version(envelope):
+        problem = Problem("claim", "stands beside `events`", "send either the events or a claim")
+        raise CommandDecodeError(RejectionCode.UNDECODABLE, problem, _command_id(envelope))
+    try:
+        return _CLAIMED_COMMANDS[kind].decode(body)
+    except _UNREADABLE as error:
+        raise _explained(error, envelope) from error
+
+
+def encode_command(command: Command, content_type: str = JSON) -> bytes:
     """Write a command as JSON or MessagePack. Raises ValueError for another content type."""
     return _ENCODERS[_supported(content_type)].encode(command)
 
@@ -113,14 +134,35 @@ def _supported(content_type: str | None) -> str:
     return kind
 
 
-def _explained(body: bytes, kind: str, error: Exception) -> CommandDecodeError:
-    """Say why a body did not decode; a version that is not ours goes first, since it explains unknown fields."""
+def _command_kind(content_type: str | None) -> str:
+    kind = canonical_content_type(content_type)
+    if kind is None:
+        problem = Problem(
+            "contentType", f"{shortened(repr(content_type))} is not supported", f"use {JSON} or {MSGPACK}"
+        )
+        raise CommandDecodeError(RejectionCode.UNSUPPORTED_CONTENT_TYPE, problem)
+    return kind
+
+
+def _envelope(body: bytes, kind: str) -> _Envelope:
     try:
-        envelope = _ENVELOPES[kind].decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        envelope = _Envelope()
-    command_id = CommandId(envelope.command_id) if isinstance(envelope.command_id, str) else None
-    if envelope.schema_version != SCHEMA_VERSION or isinstance(envelope.schema_version, bool):
+        return _ENVELOPES[kind].decode(body)
+    except _UNREADABLE:
+        return _Envelope()
+
+
+def _command_id(envelope: _Envelope) -> CommandId | None:
+    return CommandId(envelope.command_id) if isinstance(envelope.command_id, str) else None
+
+
+def _is_our_version(envelope: _Envelope) -> bool:
+    return envelope.schema_version == SCHEMA_VERSION and not isinstance(envelope.schema_version, bool)
+
+
+def _explained(error: Exception, envelope: _Envelope) -> CommandDecodeError:
+    """Say why a body did not decode; a version that is not ours goes first, since it explains unknown fields."""
+    command_id = _command_id(envelope)
+    if not _is_our_version(envelope):
         problem = Problem(
             "schemaVersion",
             f"is {shortened(str(envelope.schema_version))}",

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from schemas.claims import Claim
 from schemas.keys import BrookKey
 from schemas.types import CommandId
 
@@ -55,3 +56,24 @@ class AppendCommand(
     correlation_id: str | None = None
     causation_id: str | None = None
     schema_version: Literal[1] = 1
+
+
+class ClaimedCommand(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True
+):
+    """An append command whose events are in a blob: it has a `claim` where the other has `events`.
+
+    Once the events are read it is the command that it would have been with them inline, under the same identity.
+    """
+
+    command_id: CommandId
+    brook: BrookKey
+    expected: Expected
+    claim: Claim
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    schema_version: Literal[1] = 1
+
+
+Command = AppendCommand | ClaimedCommand
+"""What a message on the command queue holds: either events or a claim, never both."""

@@ -4,17 +4,23 @@ import math
 import re
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
 
 from schemas import ids
-from schemas.commands import AppendCommand, NewEvent
+from schemas.claims import claim_problems
+from schemas.commands import AppendCommand, ClaimedCommand, Command, NewEvent
 from schemas.problems import Problem, is_encodable, shortened
 from schemas.replies import Rejected, RejectionCode, rejected
 from schemas.types import EMPTY, POSITION_MAX
 
-_PROBLEMS_MAX: Final = 10
+PROBLEMS_MAX: Final = 10
+"""A rejection lists no more."""
+
+_NO_TIME: Final = "is not an RFC 3339 date-time with offset"
+_TIME_EXAMPLE: Final = "write 2026-01-31T12:00:00Z"
 _INTEGER_MAX: Final = 2**53 - 1
 _RFC_3339: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
@@ -34,28 +40,32 @@ class Guards(msgspec.Struct, frozen=True, kw_only=True):
     metadata_depth_max: int = 16
 
 
-def check_command(command: AppendCommand, guards: Guards) -> Rejected | None:
+def check_command(command: Command, guards: Guards) -> Rejected | None:
     """Tell why `command` can never take effect, or None when nothing speaks against it.
 
-    At most ten problems of the first kind found are listed.
+    At most ten problems of the first kind found are listed. Of a claim the form is checked; the events behind it are
+    for an `EventChecker`, once they are read.
     """
     for code, problems in _checks(command, guards):
-        if found := tuple(problem for problem, _ in zip(problems, range(_PROBLEMS_MAX), strict=False)):
+        if found := tuple(islice(problems, PROBLEMS_MAX)):
             return rejected(command.command_id, code, *found)
     return None
 
 
-def _checks(command: AppendCommand, guards: Guards) -> Iterator[tuple[RejectionCode, Iterator[Problem]]]:
+def _checks(command: Command, guards: Guards) -> Iterator[tuple[RejectionCode, Iterator[Problem]]]:
     """The checks in the order in which they are told, each lazily."""
     yield RejectionCode.INVALID_COMMAND_ID, _command_id(command)
     yield RejectionCode.INVALID_BROOK_KEY, iter(command.brook.problems())
     yield RejectionCode.INVALID_EXPECTED, _expected(command)
+    if not isinstance(command, AppendCommand):
+        yield RejectionCode.INVALID_CLAIM, _claim(command)
+        return
     yield RejectionCode.NO_EVENTS, _no_events(command)
     yield RejectionCode.TOO_MANY_EVENTS, _too_many(command, guards)
     yield RejectionCode.INVALID_EVENT, _events(command, guards)
 
 
-def _command_id(command: AppendCommand) -> Iterator[Problem]:
+def _command_id(command: Command) -> Iterator[Problem]:
     for field, text in (
         ("commandId", command.command_id),
         ("correlationId", command.correlation_id),
@@ -69,12 +79,19 @@ def _command_id(command: AppendCommand) -> Iterator[Problem]:
             yield Problem(field, *found)
 
 
-def _expected(command: AppendCommand) -> Iterator[Problem]:
+def _expected(command: Command) -> Iterator[Problem]:
     expected = command.expected
     if isinstance(expected, int) and not EMPTY <= expected <= POSITION_MAX:
         yield Problem(
             "expected", f"is {shortened(str(expected))}", f"give a position between {EMPTY} (empty) and {POSITION_MAX}"
         )
+
+
+def _claim(command: ClaimedCommand) -> Iterator[Problem]:
+    yield from claim_problems(command.claim)
+    expires_at = command.claim.expires_at
+    if expires_at is not None and not _is_time(expires_at):
+        yield Problem("claim.expiresAt", _NO_TIME, _TIME_EXAMPLE)
 
 
 def _no_events(command: AppendCommand) -> Iterator[Problem]:
@@ -89,21 +106,33 @@ def _too_many(command: AppendCommand, guards: Guards) -> Iterator[Problem]:
 
 
 def _events(command: AppendCommand, guards: Guards) -> Iterator[Problem]:
-    seen: dict[str, int] = {}
+    checker = EventChecker(guards)
     for index, event in enumerate(command.events):
+        yield from checker.problems(index, event)
+
+
+class EventChecker:
+    """Checks the events of one command, one after the other: for those that are never all held at once."""
+
+    def __init__(self, guards: Guards) -> None:
+        self._guards = guards
+        self._seen: dict[str, int] = {}
+
+    def problems(self, index: int, event: NewEvent) -> Iterator[Problem]:
+        """What is wrong with the next event, which is `events[index]`."""
         field = f"events[{index}]"
-        if guards.event_ids:
+        if self._guards.event_ids:
             if not event.event_id:
                 yield Problem(f"{field}.eventId", "is empty", "give each event an id of its own")
-            elif (first := seen.setdefault(event.event_id, index)) != index:
+            elif (first := self._seen.setdefault(event.event_id, index)) != index:
                 yield Problem(f"{field}.eventId", f"repeats that of events[{first}]", "give each event its own id")
         if not event.event_type:
             yield Problem(f"{field}.eventType", "is empty", "name the kind of event")
         yield from _texts(field, event)
         if event.time is not None and not _is_time(event.time):
-            yield Problem(f"{field}.time", "is not an RFC 3339 date-time with offset", "write 2026-01-31T12:00:00Z")
+            yield Problem(f"{field}.time", _NO_TIME, _TIME_EXAMPLE)
         if event.metadata:
-            yield from _metadata(f"{field}.metadata", event.metadata, guards)
+            yield from _metadata(f"{field}.metadata", event.metadata, self._guards)
 
 
 def _metadata(field: str, metadata: dict[str, Any], guards: Guards) -> Iterator[Problem]:

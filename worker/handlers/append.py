@@ -79,7 +79,7 @@ class AppendHandler:
         Raises StoreUnavailableError, StoreRefusedError or ContradictionError.
         """
         run = _Run(self._store, brook, commands, self._limits, self._lookup)
-        doubtful = run.ids if self._lookup is Lookup.ALWAYS else redelivered
+        doubtful = run.ids if self._lookup is Lookup.ALWAYS else redelivered | run.withheld
         fruitless = 0
         try:
             while fruitless <= self._replans_max:
@@ -115,6 +115,8 @@ class _Run:
         self._writer = BrookWriter(store, brook, limits)
         self._lookup = lookup
         self.ids = frozenset(command.command_id for command in commands)
+        # Refused unless they took effect before: that has to be known, however seldom a command is sent again.
+        self.withheld = frozenset(command.command_id for command in commands if command.withheld is not None)
         self.batches: dict[CommandId, BatchFacts] = {}
         self.plans = 0
 

@@ -51,14 +51,19 @@ class Lookup(StrEnum):
 async def _verdict(
     store: BrookStore, stored: StoredHead, command: PreparedCommand, first: Position, last: Position
 ) -> AlreadyAppended | Refused:
-    """The first verdict again, unless the events are those of another command under the same id."""
+    """The first verdict again, unless the events are those of another command under the same id.
+
+    Where there are no events to compare, their number has to do.
+    """
     if last - first + 1 != len(command):
         return command_id_reused(command.command_id)
+    if command.withheld is not None:
+        return AlreadyAppended(first, last)
     index = 0
     # No more than is compared: the events behind them may be many and large.
     page_events = min(len(command), PAGE_EVENTS_DEFAULT)
     async for event in store.read_forward(stored.key, first, page_events=page_events):
-        if not _is_same(event, command.command.events[index]):
+        if not _is_same(event, command.events[index]):
             return command_id_reused(command.command_id)
         index += 1
         if index == len(command):

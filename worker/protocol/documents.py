@@ -6,12 +6,13 @@ owns the documents because its limits are limits on their encoding.
 
 import base64
 import json
+from collections.abc import Callable
 from json.encoder import encode_basestring
 from typing import Any, Final
 
 import msgspec
 
-from schemas.commands import AppendCommand, NewEvent
+from schemas.commands import AppendCommand, Command, NewEvent
 from schemas.events import RecordedEvent
 from schemas.keys import BrookKey, partition_key
 from schemas.types import EMPTY, START, CommandId, Position
@@ -71,7 +72,7 @@ def head_document(key: BrookKey, head: Head) -> Document:
     if head.pending is not None:
         document["pending"] = head.pending
     if head.conflicts:
-        document["recentConflicts"] = [[entry.command_id, entry.actual, entry.digest] for entry in head.conflicts]
+        document["recentConflicts"] = [entry.row() for entry in head.conflicts]
     return document
 
 
@@ -91,7 +92,7 @@ def read_head(key: BrookKey, document: Document) -> Head:
     )
 
 
-def event_document(command: AppendCommand, event: NewEvent, default_time: str, position: Position) -> Document:
+def event_document(command: Command, event: NewEvent, default_time: str, position: Position) -> Document:
     """The document of `event` at its place."""
     document: Document = {
         "id": str(position),
@@ -120,15 +121,20 @@ def event_document(command: AppendCommand, event: NewEvent, default_time: str, p
 
 
 def event_sizes(command: AppendCommand, default_time: str) -> tuple[int, ...]:
-    """The encoded size of each event's document at position 0, exactly, without making any of them but one.
+    """The encoded size of each event's document at position 0, exactly, without making any of them but one."""
+    return tuple(map(event_sizer(command, default_time), command.events))
+
+
+def event_sizer(command: Command, default_time: str) -> Callable[[NewEvent], int]:
+    """What measures an event's document at position 0.
 
     What all have in common is measured once. Base64 has no characters to escape: its length need not be produced.
     """
     bare = event_document(command, NewEvent(event_id="", event_type="", data=b"", time=default_time), "", START)
     common = encoded_bytes(bare)
     default_time_bytes = _text_bytes(default_time)
-    sizes = []
-    for event in command.events:
+
+    def size_of(event: NewEvent) -> int:
         data_bytes = len(event.data)
         size = common + _text_bytes(event.event_id) + _text_bytes(event.event_type) - 2 * len('""')
         size += 4 * -(-data_bytes // 3) + len(str(data_bytes)) - 1
@@ -140,8 +146,9 @@ def event_sizes(command: AppendCommand, default_time: str) -> tuple[int, ...]:
             size += len(',"dataContentType":') + _text_bytes(event.data_content_type)
         if event.metadata is not None:
             size += len(',"metadata":') + encoded_bytes(event.metadata)
-        sizes.append(size)
-    return tuple(sizes)
+        return size
+
+    return size_of
 
 
 def _text_bytes(text: str) -> int:

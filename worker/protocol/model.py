@@ -24,11 +24,17 @@ class RecentCommand(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RecentConflict(msgspec.Struct, frozen=True, array_like=True):
-    """A command that was refused because the head was `actual`."""
+    """A command that was refused because the head was `actual`; or, with a `refusal`, for that reason."""
 
     command_id: CommandId
     actual: Position
     digest: str = ""
+    refusal: str = ""
+
+    def row(self) -> list[str | Position]:
+        """As it stands in the document."""
+        row: list[str | Position] = [self.command_id, self.actual, self.digest]
+        return [*row, self.refusal] if self.refusal else row
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from worker.protocol.model import Head, Limits, RecentCommand, RecentConflict, S
 from worker.protocol.prepare import Identity, PreparedCommand
 from worker.protocol.verdicts import Accepted, AlreadyAppended, Conflicted, Refused, Verdict
 from worker.protocol.window import Window
+from worker.protocol.withheld import refusal
 from worker.protocol.writes import CREATE_BYTES, REPLACE_HEAD_BYTES, REQUEST_BYTES
 
 _CONFLICTS_FIELD_BYTES: Final = len(',"recentConflicts":[]')
@@ -100,6 +101,8 @@ class _Planner:
         """Decide on the next command."""
         if (known := self._known(command)) is not None:
             return known
+        if command.withheld is not None:
+            return self._withhold(command, command.withheld)
         if (too_large := self._event_too_large(command)) is not None:
             return too_large
         if not is_expected(command.expected, self._position):
@@ -117,12 +120,14 @@ class _Planner:
         if (entry := self._recent.find(command.command_id)) is not None:
             verdict: Verdict = AlreadyAppended(entry.first, entry.last)
             digest = entry.digest
+            if command.withheld is not None and entry.last - entry.first + 1 != len(command):
+                return command_id_reused(command.command_id)
         elif (conflict := self._conflicts.find(command.command_id)) is not None:
-            verdict = Conflicted(command.expected, conflict.actual)
+            verdict = refusal(conflict.refusal) if conflict.refusal else Conflicted(command.expected, conflict.actual)
             digest = conflict.digest
         else:
             return self._decided_before.get(command.identity)
-        return verdict if digest in ("", command.digest) else command_id_reused(command.command_id)
+        return verdict if command.is_same_as(digest) else command_id_reused(command.command_id)
 
     def _event_too_large(self, command: PreparedCommand) -> Refused | None:
         limit = self._limits.single_event_bytes_max
@@ -141,12 +146,19 @@ class _Planner:
         return None
 
     def _conflict(self, command: PreparedCommand) -> Conflicted:
-        entry = RecentConflict(command.command_id, self._position, command.digest)
+        self._remember(RecentConflict(command.command_id, self._position, command.digest))
+        return Conflicted(command.expected, self._position)
+
+    def _withhold(self, command: PreparedCommand, reason: RejectionCode) -> Refused:
+        """Refuse for a reason that others may see otherwise: recording it keeps those from carrying the command out."""
+        self._remember(RecentConflict(command.command_id, self._position, command.digest, reason))
+        return refusal(reason)
+
+    def _remember(self, entry: RecentConflict) -> None:
         if self._documents and self._request_bytes(conflict=entry) > self._limits.batch_bytes_max:
             self._close()
         self._conflicts.add(entry)
         self._unrecorded = True
-        return Conflicted(command.expected, self._position)
 
     def _accept(self, command: PreparedCommand) -> Accepted:
         count = len(command)

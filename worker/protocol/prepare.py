@@ -1,32 +1,48 @@
 """A command made ready for planning: measured once, however often it is planned; encoded only when it is written."""
 
-import base64
-import hashlib
-from typing import Final
+from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 
-from schemas.commands import AppendCommand, Expected
+from schemas.commands import AppendCommand, ClaimedCommand, Command, Expected, NewEvent
+from schemas.digests import payload_digest
+from schemas.replies import RejectionCode
 from schemas.types import CommandId, Position
 from worker.protocol.documents import Document, event_document, event_sizes
 
 Identity = tuple[CommandId, str]
 """A command's id and the digest of what it asks for. Of several commands under one id, one may have been the first."""
 
-_DIGEST_BYTES: Final = 9
-_CANONICAL: Final = msgspec.msgpack.Encoder(order="deterministic")
+
+class Events(Protocol):
+    """The events of a command, in memory or not."""
+
+    def __len__(self) -> int:
+        """Count them."""
+        ...
+
+    def __getitem__(self, index: int, /) -> NewEvent:
+        """Event `index`."""
+        ...
 
 
 class PreparedCommand(msgspec.Struct, frozen=True):
-    """What the protocol needs of a command. Holds at least one event.
+    """What the protocol needs of a command: `count` events, at least one, and the size of each at position 0.
 
     Documents are made one at a time when they are written, so that a command of any size is held once.
+
+    With `withheld` there are no events to be had, for the reason that it tells: unless the command took effect before,
+    it is refused for that, and stays so. Then `digest` may be empty: not known.
     """
 
-    command: AppendCommand
+    command: Command
     digest: str
     default_time: str
-    bytes_at_start: tuple[int, ...]
+    count: int
+    bytes_at_start: Sequence[int]
+    events: Events
+    withheld: RejectionCode | None = None
 
     @property
     def command_id(self) -> CommandId:
@@ -44,8 +60,12 @@ class PreparedCommand(msgspec.Struct, frozen=True):
         return self.command.expected
 
     def __len__(self) -> int:
-        """Count the events."""
-        return len(self.bytes_at_start)
+        """Count the events, also those that are not to be had."""
+        return self.count
+
+    def is_same_as(self, digest: str) -> bool:
+        """Whether what was recorded with this digest under the command's id is this command, as far as can be told."""
+        return "" in (digest, self.digest) or digest == self.digest
 
     def event_bytes(self, index: int, position: Position) -> int:
         """The exact encoded size of event `index` at `position`: the digits stand in `id` and in `position`."""
@@ -53,7 +73,7 @@ class PreparedCommand(msgspec.Struct, frozen=True):
 
     def event_document(self, index: int, position: Position) -> Document:
         """The document of event `index` at `position`."""
-        return event_document(self.command, self.command.events[index], self.default_time, position)
+        return event_document(self.command, self.events[index], self.default_time, position)
 
 
 def prepare(command: AppendCommand, default_time: str) -> PreparedCommand:
@@ -67,15 +87,20 @@ def prepare(command: AppendCommand, default_time: str) -> PreparedCommand:
         command=command,
         digest=payload_digest(command),
         default_time=default_time,
+        count=len(command.events),
         bytes_at_start=event_sizes(command, default_time),
+        events=command.events,
     )
 
 
-def payload_digest(command: AppendCommand) -> str:
-    """Twelve characters that differ, but for 1 in 2**72, for commands that ask for different things.
-
-    Independent of JSON or MessagePack and of the order of metadata keys; ids and the brook are not part of it.
-    """
-    content = _CANONICAL.encode((command.expected, command.events))
-    digest = hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
-    return base64.urlsafe_b64encode(digest).decode("ascii")
+def prepare_withheld(command: ClaimedCommand, reason: RejectionCode, default_time: str) -> PreparedCommand:
+    """A claimed command whose events are not to be had: the planner tells whether it took effect before."""
+    return PreparedCommand(
+        command=command,
+        digest=command.claim.payload_digest or "",
+        default_time=default_time,
+        count=command.claim.event_count,
+        bytes_at_start=(),
+        events=(),
+        withheld=reason,
+    )

@@ -76,6 +76,8 @@ def decide_recovery(brook: StoredBrook, commands: Sequence[PreparedCommand] = ()
             "find out which writer changed only one of them, and restore the other",
         )
     for command in commands:
+        if command.withheld is not None:  # nothing to write of it: its append is committed or rolled back as anybody's
+            continue
         same_id = command.command_id == pending.command_id
         if same_id and command.digest == pending.digest and len(command) == pending.target - pending.original:
             return Resume(command)

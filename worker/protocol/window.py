@@ -63,4 +63,4 @@ def _row(entry: RecentCommand | RecentConflict) -> list[str | Position]:
     """The entry as it stands in the document."""
     if isinstance(entry, RecentCommand):
         return [entry.command_id, entry.first, entry.last, entry.digest]
-    return [entry.command_id, entry.actual, entry.digest]
+    return entry.row()

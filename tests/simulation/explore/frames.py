@@ -79,7 +79,7 @@ class Reading:
             case _ if isinstance(value, self._shared):
                 yield ("shared", type(value).__qualname__)
             case PreparedCommand():
-                yield ("command", value.command_id, value.digest)
+                yield ("command", value.command_id, value.digest, value.withheld)
             case tuple() | frozenset():
                 items = value if isinstance(value, tuple) else sorted(value)
                 yield from self._all(type(value).__name__, items)

@@ -69,7 +69,7 @@ class Stores:
         self._event_places = {
             event.event_id: (index, offset)
             for index, command in enumerate(scenario.commands)
-            for offset, event in enumerate(command.command.events)
+            for offset, event in enumerate(command.events[place] for place in range(len(command)))
         }
 
     @property
