@@ -1,23 +1,23 @@
 """The producer's side of the worker: send append commands, await their replies, read brooks."""
 
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AbstractContextManager
-from functools import partial
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import Final, Self
 
 import anyio
-from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch
-from azure.servicebus.aio import ServiceBusClient, ServiceBusSender
-from azure.servicebus.exceptions import MessageSizeExceededError, ServiceBusError
+from azure.servicebus import ServiceBusMessage
+from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
 
 from brook_client.connect import ConnectServiceBus
 from brook_client.dispatch import Listener, ReplyDispatcher
-from brook_client.errors import CommandTooLargeError, ReplyUnavailableError, SendError
+from brook_client.errors import ReplyUnavailableError
 from brook_client.messages import ReceivedReply, command_message
 from brook_client.reading import read
 from brook_client.replies import ReplyReceiver
+from brook_client.sending import CommandSender, OnSent
+from brook_client.tracing import append_span, note_outcome
 from schemas import codec
 from schemas.commands import AppendCommand, Expected, NewEvent
 from schemas.events import RecordedEvent
@@ -26,28 +26,29 @@ from schemas.replies import Reply
 from schemas.types import CommandId
 from worker.storage.base import BrookReader
 
-_SEND_TIMEOUT_S: Final = 30.0
-_OPEN_TIMEOUT_S: Final = 30.0
-_SEND_RETRIES: Final = 3
+_SEND_TIME_MAX_S: Final = 30.0
 _CLOSE_TIMEOUT_S: Final = 5.0
 _RECEIVER_SOCKET_TIMEOUT_S: Final = 0.05
-
-OnSent = Callable[[int], None]
 
 
 class BrookClient:
     """Sends append commands, awaits their replies and reads brooks.
 
     Guarantees: commands of one `send_many` reach their brooks in the order given, and a command id takes effect at
-    most once however often it is sent. Not guaranteed: that a command whose send failed or whose reply is late had
-    no effect; send it again under its id to find out.
+    most once however often it is sent. A send that was not confirmed is repeated under the same ids for
+    `send_time_max_s`. Not guaranteed: that a command whose send failed or whose reply is late had no effect; send it
+    again under its id to find out.
 
-    To be entered with `async with`, in one event loop; its methods may be called from many tasks. Each client has
-    a session of its own in the reply queue, which it opens when it first awaits a reply. `connect` comes from
-    `with_connection_string` or `with_credential`; `content_type` is that of commands and of their replies. The
-    command queue must not be partitioned: one batch holds commands of several sessions. Without a `reply_queue`
-    (where replies go to a topic, say) commands can be sent, but their replies not be awaited. `session_buckets` must
-    be the workers' setting of that name.
+    To be entered with `async with`, in one event loop; its methods may be called from many tasks. Commands that many
+    tasks send at once travel together. `connect` comes from `with_connection_string` or `with_credential`;
+    `content_type` is that of commands and of their replies. The command queue must not be partitioned: one batch holds
+    commands of several sessions. `session_buckets` must be the workers' setting of that name.
+
+    Replies come to a session of its own in `reply_queue`, opened when a reply is first awaited. With `reply_topic` they
+    come to `subscription` of that topic instead: to the client's session there, or, with `subscription_sessions` off,
+    to all of the subscription, which then must be for this client alone, say by a correlation filter on the session id;
+    give `reply_session_id` what the filter looks for. With neither queue nor topic, commands can be sent, but their
+    replies not be awaited.
     """
 
     def __init__(
@@ -56,29 +57,37 @@ class BrookClient:
         *,
         command_queue: str = "brook-commands",
         reply_queue: str | None = "brook-replies",
+        reply_topic: str | None = None,
+        subscription: str | None = None,
+        subscription_sessions: bool = True,
+        reply_session_id: str | None = None,
         content_type: str = codec.JSON,
         reader: BrookReader | None = None,
         session_buckets: int | None = None,
+        send_time_max_s: float = _SEND_TIME_MAX_S,
     ) -> None:
+        if (reply_topic is None) != (subscription is None):
+            raise ValueError("replies of a topic come by a subscription: give both reply_topic and subscription")
         self._connect = connect
         self._command_queue = command_queue
-        self._reply_queue = reply_queue
+        self._reply_to = reply_topic if reply_topic is not None else reply_queue
+        self._subscription = subscription
+        self._has_reply_session = subscription is None or subscription_sessions
         self._content_type = content_type
         self._reader = reader
         self._session_buckets = session_buckets
-        self._reply_session_id = f"client-{uuid.uuid4()}"
+        self._send_time_max_s = send_time_max_s
+        self._reply_session_id = reply_session_id or f"client-{uuid.uuid4()}"
         self._dispatcher = ReplyDispatcher()
         self._replies: ReplyReceiver | None = None
-        # An azure-servicebus sender is not safe for concurrent use while it opens, which it may do again at any
-        # send once its link was lost: one send at a time.
-        self._send_lock = anyio.Lock()
 
     async def __aenter__(self) -> Self:
         """Nothing is connected yet: the first send and the first awaited reply do that."""
-        self._sending = self._connect(_SEND_RETRIES)
-        # The receiver's retries are ours: the library's would insist on a session lock that is gone for good.
+        # All retries are ours: the library's would insist on a session lock that is gone for good, and repeat what a
+        # task was cancelled for.
+        self._sending = self._connect(0)
         self._receiving = self._connect(0)
-        self._sender: ServiceBusSender = self._sending.get_queue_sender(self._command_queue)
+        self._sender = CommandSender(self._sending, self._command_queue, time_max_s=self._send_time_max_s)
         return self
 
     async def __aexit__(
@@ -95,10 +104,7 @@ class BrookClient:
 
     async def _close_sender(self) -> None:
         """Let a send that is under way end first: one that opens its link meanwhile would leave its socket open."""
-        with anyio.move_on_after(_CLOSE_TIMEOUT_S):
-            async with self._send_lock:
-                await self._sending.close()
-            return
+        await self._sender.close()
         await _close(self._sending)
 
     async def append(
@@ -141,13 +147,38 @@ class BrookClient:
         if (known := self._dispatcher.recall(command)) is not None:
             return known
         self._read_replies()
-        with self._dispatcher.expect(command) as waiter:
+        with self._dispatcher.expect(command) as waiter, append_span(command, self._command_queue) as span:
             await self.send(command)
-            return await self._dispatcher.reply(waiter, timeout_s=timeout_s)
+            received = await self._dispatcher.reply(waiter, timeout_s=timeout_s)
+            note_outcome(span, received.reply)
+            return received
+
+    async def request_many(self, commands: Iterable[AppendCommand], *, timeout_s: float = 30.0) -> list[ReceivedReply]:
+        """Send commands in as few batches as fit and await the reply to each; the replies in the same order.
+
+        `timeout_s` is for all of them, from when they are sent. Raises as `append` does, for the first command without
+        a reply; call it again with the same commands to go on.
+        """
+        wanted = tuple(commands)
+        known = {each.command_id: reply for each in wanted if (reply := self._dispatcher.recall(each)) is not None}
+        unknown = [each for each in wanted if each.command_id not in known]
+        if unknown:
+            self._read_replies()
+        with ExitStack() as stack:
+            waiters = [stack.enter_context(self._dispatcher.expect(each)) for each in unknown]
+            await self.send_many(unknown)
+            ends_s = anyio.current_time() + timeout_s
+            for waiter in waiters:
+                left_s = max(ends_s - anyio.current_time(), 0.0)
+                known[waiter.command_id] = await self._dispatcher.reply(waiter, timeout_s=left_s)
+        return [known[each.command_id] for each in wanted]
 
     async def send(self, command: AppendCommand) -> None:
-        """Send a command without awaiting its reply. Returns once the queue has it."""
-        await self.send_many((command,))
+        """Send a command without awaiting its reply. Returns once the queue has it.
+
+        Raises SendError or CommandTooLargeError, as `append` does, and ValueError for an id that no message can have.
+        """
+        await self._sender.send(command.command_id, self._message(command))
 
     async def send_many(self, commands: Iterable[AppendCommand], *, on_sent: OnSent | None = None) -> int:
         """Send commands in as few batches as fit, in order; returns how many.
@@ -159,18 +190,7 @@ class BrookClient:
             SendError: a batch was not confirmed; what of it took effect is not known.
             CommandTooLargeError: one command does not fit a message; those before it were sent.
         """
-        sent = 0
-        async with self._send_lock:
-            batch = await self._new_batch()
-            for command in commands:
-                message = self._message(command)
-                if _fits(batch, message):
-                    continue
-                sent += await self._send_batch(batch, on_sent)
-                batch = await self._new_batch()
-                if not _fits(batch, message):
-                    sent += await self._send_alone(command.command_id, message, on_sent)
-            return sent + await self._send_batch(batch, on_sent)
+        return await self._sender.send_many(((each.command_id, self._message(each)) for each in commands), on_sent)
 
     def listen(self, listener: Listener) -> AbstractContextManager[None]:
         """Have `listener` called with every reply of this client while the context lasts.
@@ -195,78 +215,40 @@ class BrookClient:
     def _read_replies(self) -> None:
         """Start the reply task when it is first needed; those who only send need no session."""
         if self._replies is None:
-            if self._reply_queue is None:
-                raise ReplyUnavailableError("this client has no reply queue; give it one, or send without awaiting")
-            open_receiver = partial(
-                self._receiving.get_queue_receiver,
-                self._reply_queue,
+            if self._reply_to is None:
+                raise ReplyUnavailableError(
+                    "this client has no reply queue; give it one or a reply topic, or send without awaiting"
+                )
+            self._replies = ReplyReceiver(self._open_replies, self._dispatcher, has_session=self._has_reply_session)
+            self._replies.start()
+
+    def _open_replies(self) -> ServiceBusReceiver:
+        assert self._reply_to is not None, "there is a reply task only where replies go somewhere"
+        if self._subscription is None:
+            return self._receiving.get_queue_receiver(
+                self._reply_to,
                 session_id=self._reply_session_id,
                 prefetch_count=0,
                 socket_timeout=_RECEIVER_SOCKET_TIMEOUT_S,
             )
-            self._replies = ReplyReceiver(open_receiver, self._dispatcher)
-            self._replies.start()
+        return self._receiving.get_subscription_receiver(
+            self._reply_to,
+            self._subscription,
+            session_id=self._reply_session_id if self._has_reply_session else None,
+            prefetch_count=0,
+            socket_timeout=_RECEIVER_SOCKET_TIMEOUT_S,
+        )
 
     def _message(self, command: AppendCommand) -> ServiceBusMessage:
         return command_message(
             command,
             content_type=self._content_type,
-            reply_queue=self._reply_queue,
-            reply_session_id=self._reply_session_id if self._reply_queue else None,
+            reply_to=self._reply_to,
+            reply_session_id=self._reply_session_id if self._reply_to else None,
             session_buckets=self._session_buckets,
         )
-
-    async def _new_batch(self) -> ServiceBusMessageBatch:
-        """Make a batch of the size that the queue allows, which the sender learns by opening its link."""
-        # Shielded, for a cancelled open leaves the sender unusable; and bounded here, for the library does not.
-        with anyio.move_on_after(_OPEN_TIMEOUT_S, shield=True):
-            try:
-                return await self._sender.create_message_batch()
-            except (ServiceBusError, OSError) as error:
-                raise SendError(f"cannot send to {self._command_queue!r}: {error}") from error
-        self._sender = self._sending.get_queue_sender(self._command_queue)
-        raise SendError(f"cannot send to {self._command_queue!r}: its link did not open within {_OPEN_TIMEOUT_S:g} s")
-
-    async def _send_batch(self, batch: ServiceBusMessageBatch, on_sent: OnSent | None) -> int:
-        count = len(batch)
-        if count:
-            await self._confirmed(batch, count, on_sent)
-        return count
-
-    async def _send_alone(self, command_id: CommandId, message: ServiceBusMessage, on_sent: OnSent | None) -> int:
-        """Send one message that no batch holds; a premium queue takes larger messages than batches.
-
-        Its size is checked here: the queue would detach the link, which the library reports as an unknown error.
-        """
-        message_bytes_max = self._sender._max_message_size_on_link  # noqa: SLF001 - known to the library, but not told
-        if not _fits(ServiceBusMessageBatch(max_size_in_bytes=message_bytes_max), message):
-            raise CommandTooLargeError(command_id, message_bytes_max=message_bytes_max)
-        await self._confirmed(message, 1, on_sent)
-        return 1
-
-    async def _confirmed(
-        self, sending: ServiceBusMessage | ServiceBusMessageBatch, count: int, on_sent: OnSent | None
-    ) -> None:
-        with anyio.CancelScope(shield=True):  # a cancelled send leaves the link in doubt; it is bounded by itself
-            try:
-                await self._sender.send_messages(sending, timeout=_SEND_TIMEOUT_S)
-            except (ServiceBusError, OSError) as error:
-                raise SendError(
-                    f"{self._command_queue!r} did not confirm {count} commands, which may still take effect; sending"
-                    f" them again under the same command ids is safe: {error}"
-                ) from error
-        if on_sent is not None:
-            on_sent(count)
 
 
 async def _close(client: ServiceBusClient) -> None:
     with anyio.move_on_after(_CLOSE_TIMEOUT_S):
         await client.close()
-
-
-def _fits(batch: ServiceBusMessageBatch, message: ServiceBusMessage) -> bool:
-    try:
-        batch.add_message(message)
-    except MessageSizeExceededError:
-        return False
-    return True

@@ -10,8 +10,13 @@ class BrookClientError(Exception):
 class SendError(BrookClientError):
     """The queue did not confirm that it took the commands: they may or may not take effect.
 
-    Sending them again under the same command ids is safe.
+    Sending them again under the same command ids is safe. `is_refusal` tells that it will not help before somebody has
+    changed something: the name of the queue, its state, the credentials.
     """
+
+    def __init__(self, message: str, *, is_refusal: bool = False) -> None:
+        super().__init__(message)
+        self.is_refusal = is_refusal
 
 
 class CommandTooLargeError(BrookClientError):

@@ -5,6 +5,7 @@ from typing import Final
 import msgspec
 from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage
 
+from brook_client import tracing
 from schemas import codec
 from schemas.commands import AppendCommand
 from schemas.keys import session_id_for
@@ -39,11 +40,13 @@ def command_message(
     command: AppendCommand,
     *,
     content_type: str = codec.JSON,
-    reply_queue: str | None = None,
+    reply_to: str | None = None,
     reply_session_id: str | None = None,
     session_buckets: int | None = None,
 ) -> ServiceBusMessage:
     """Make the message that carries `command` in its brook's session, or in its bucket of so many.
+
+    It carries the trace context of the current span too, where there is one.
 
     Raises ValueError for a command id that no message id can be.
     """
@@ -58,8 +61,9 @@ def command_message(
         message_id=command.command_id,
         session_id=session_id_for(command.brook, session_buckets),
         correlation_id=command.correlation_id,
-        reply_to=reply_queue,
+        reply_to=reply_to,
         reply_to_session_id=reply_session_id,
+        application_properties=tracing.properties(),
     )
 
 

@@ -1,16 +1,16 @@
-"""Reads the client's own session of the reply queue, for as long as the client lives."""
+"""Reads the client's own replies, from a session or a subscription, for as long as the client lives."""
 
 import asyncio
 import random
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 import anyio
 import structlog
 from azure.servicebus import ServiceBusReceivedMessage
-from azure.servicebus.aio import ServiceBusReceiver
+from azure.servicebus.aio import ServiceBusReceiver, ServiceBusSession
 from azure.servicebus.exceptions import (
     MessagingEntityDisabledError,
     MessagingEntityNotFoundError,
@@ -39,21 +39,31 @@ _WAIT_BUSY_S: Final = 0.05
 _WAIT_IDLE_S: Final = 0.5
 _BACKOFF_FIRST_S: Final = 0.1
 _BACKOFF_MAX_S: Final = 5.0
+_OPEN_TIMEOUT_S: Final = 30.0
+_RECEIVE_TIMEOUT_S: Final = 10.0
 _SETTLE_TIMEOUT_S: Final = 10.0
-_RENEW_TIMEOUT_S: Final = 10.0
+_RENEW_TIMEOUT_S: Final = 5.0
+# Whatever the clocks say: our own and the broker's may differ by more than a lock lasts.
+_RENEWAL_MIN_S: Final = 1.0
+_RENEWAL_MAX_S: Final = 10.0
 _CLOSE_TIMEOUT_S: Final = 5.0
 _STOP_TIMEOUT_S: Final = 10.0
 
 
 class ReplyReceiver:
-    """Takes replies from one session and hands them to a dispatcher, in a task that it owns.
+    """Takes replies from one session, or from a subscription without any, and hands them to a dispatcher.
+
+    All in a task that it owns.
 
     Guarantee: a reply is settled after it was dispatched, so that a lost connection or session lock loses none:
     the session is opened again after a bounded, jittered pause, without end, until `stop`.
     """
 
-    def __init__(self, open_receiver: Callable[[], ServiceBusReceiver], dispatcher: ReplyDispatcher) -> None:
+    def __init__(
+        self, open_receiver: Callable[[], ServiceBusReceiver], dispatcher: ReplyDispatcher, *, has_session: bool = True
+    ) -> None:
         self._open_receiver = open_receiver
+        self._has_session = has_session
         self._dispatcher = dispatcher
         self._stopping = anyio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -85,25 +95,33 @@ class ReplyReceiver:
                 backoff_s = min(2 * backoff_s, _BACKOFF_MAX_S)
 
     def _note(self, error: Exception) -> None:
-        reason = f"the reply queue cannot be read: {_first_line(error)}"
+        reason = f"replies cannot be read: {_first_line(error)}"
         foreseen = isinstance(error, (ServiceBusError, OSError))
         log.warning("client.replies-interrupted", error=type(error).__name__, exc_info=None if foreseen else error)
         self._dispatcher.trouble = reason
         if isinstance(error, _PERMANENT):
-            self._dispatcher.fail_all(ReplyUnavailableError(f"{reason}; commands already sent may still take effect"))
+            remedy = "check where the client looks for replies, and that its credentials give the right to listen there"
+            self._dispatcher.fail_all(
+                ReplyUnavailableError(f"{reason}; {remedy}; commands already sent may still take effect")
+            )
 
     async def _receive_session(self) -> None:
         async with AsyncExitStack() as stack:
             receiver = self._open_receiver()
             stack.push_async_callback(_close, receiver)
-            await receiver.__aenter__()
+            asked_at_s = anyio.current_time()
+            with anyio.fail_after(_OPEN_TIMEOUT_S):
+                await receiver.__aenter__()
             self._dispatcher.trouble = None
-            renewal = _LockRenewal(receiver)
+            renewal = LockRenewal(receiver.session, asked_at_s) if self._has_session else None
             while not self._stopping.is_set():
-                await renewal.renew_if_due()
-                if messages := await receiver.receive_messages(
-                    max_message_count=self._count_wanted(), max_wait_time=self._wait_s()
-                ):
+                if renewal is not None:
+                    await renewal.renew_if_due()
+                with anyio.fail_after(_RECEIVE_TIMEOUT_S):
+                    messages = await receiver.receive_messages(
+                        max_message_count=self._count_wanted(), max_wait_time=self._wait_s()
+                    )
+                if messages:
                     self._dispatch(messages)
                     await _complete(receiver, messages)
 
@@ -120,29 +138,37 @@ class ReplyReceiver:
     def _dispatch(self, messages: Sequence[ServiceBusReceivedMessage]) -> None:
         for message in messages:
             try:
-                self._dispatcher.dispatch(received_reply(message))
+                reply = received_reply(message)
+                if not self._dispatcher.dispatch(reply) and not self._dispatcher.has_listeners:
+                    log.info("client.reply-unawaited", command_id=reply.command_id)
             except UnreadableReplyError as error:
                 log.warning("client.reply-unreadable", command_id=error.command_id)
                 if error.command_id is not None:
                     self._dispatcher.fail(error.command_id, ReplyUnavailableError(f"{error}; update the client"))
 
 
-class _LockRenewal:
-    """Renews the session lock between receives: during one, a renewal would wait for it."""
+class LockRenewal:
+    """Renews the lock of a session between receives: during one, a renewal would wait for it.
 
-    def __init__(self, receiver: ServiceBusReceiver) -> None:
-        self._session = receiver.session
-        self._due_utc = self._half_way()
+    Counted on our own monotonic clock, from before each request. The broker's word for how long a lock lasts is one of
+    its wall clock, which may differ from ours: it is believed within bounds only.
+    """
+
+    def __init__(self, session: ServiceBusSession, asked_at_s: float) -> None:
+        self._session = session
+        self._due_s = asked_at_s + _renewal_s(session.locked_until_utc)
 
     async def renew_if_due(self) -> None:
-        if datetime.now(UTC) >= self._due_utc:
-            await self._session.renew_lock(timeout=_RENEW_TIMEOUT_S)
-            self._due_utc = self._half_way()
+        """Renew once a third of the lock's time is over. Raises what the library raises."""
+        asked_at_s = anyio.current_time()
+        if asked_at_s >= self._due_s:
+            locked_until = await self._session.renew_lock(timeout=_RENEW_TIMEOUT_S)
+            self._due_s = asked_at_s + _renewal_s(locked_until)
 
-    def _half_way(self) -> datetime:
-        now = datetime.now(UTC)
-        locked_until = self._session.locked_until_utc
-        return now + (locked_until - now) / 2 if locked_until else now + timedelta(seconds=_WAIT_IDLE_S)
+
+def _renewal_s(locked_until: datetime | None) -> float:
+    lasts_s = (locked_until.astimezone(UTC) - datetime.now(UTC)).total_seconds() if locked_until else 0.0
+    return min(max(lasts_s / 3, _RENEWAL_MIN_S), _RENEWAL_MAX_S)
 
 
 async def _complete(receiver: ServiceBusReceiver, messages: Sequence[ServiceBusReceivedMessage]) -> None:

@@ -262,7 +262,10 @@ async def test_a_wait_outlives_the_loss_of_the_connection(leftovers_collected: N
 async def test_a_missing_reply_queue_is_told_at_once(azure: Emulator) -> None:
     connect = with_connection_string(azure.servicebus_connection_string)
     async with BrookClient(connect, reply_queue="no-such-queue") as client:
-        with anyio.fail_after(10), pytest.raises(ReplyUnavailableError, match="the reply queue cannot be read"):
+        with (
+            anyio.fail_after(10),
+            pytest.raises(ReplyUnavailableError, match=r"replies cannot be read.*right to listen"),
+        ):
             await client.request(command("c1"), timeout_s=60)
 
 

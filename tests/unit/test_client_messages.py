@@ -21,7 +21,7 @@ def command(command_id: str = "c1", entity_id: str = "7") -> AppendCommand:
 
 @pytest.mark.parametrize("content_type", ["application/json", MSGPACK])
 def test_a_message_carries_the_command_in_its_brooks_session(content_type: str) -> None:
-    message = command_message(command(), content_type=content_type, reply_queue="replies", reply_session_id="client-1")
+    message = command_message(command(), content_type=content_type, reply_to="replies", reply_session_id="client-1")
     assert decode_command(b"".join(message.body), message.content_type) == command()
     assert (message.message_id, message.session_id, message.correlation_id) == ("c1", "order|7", "case-1")
     assert (message.reply_to, message.reply_to_session_id) == ("replies", "client-1")

@@ -1,0 +1,172 @@
+"""The client for programs without an event loop: the asynchronous one on a thread of its own."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import AbstractAsyncContextManager, ExitStack, suppress
+from functools import partial
+from types import TracebackType
+from typing import Final, Self, TypedDict, TypeVar, Unpack
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from brook_client import client as asynchronous
+from brook_client.connect import ConnectServiceBus
+from brook_client.errors import BrookClientError
+from brook_client.messages import ReceivedReply
+from schemas.commands import AppendCommand, Expected, NewEvent
+from schemas.events import RecordedEvent
+from schemas.keys import BrookKey
+from schemas.replies import Reply
+from schemas.types import CommandId
+from worker.storage.base import BrookReader
+
+_T = TypeVar("_T")
+
+_READ_TOGETHER: Final = 200
+"""Events handed from one thread to the other at once."""
+
+_NOT_OPEN: Final = "the client is not open; use it inside its `with` block"
+
+OpenReader = Callable[[], AbstractAsyncContextManager[BrookReader]]
+"""Opens a reader in the client's event loop, where it lives."""
+
+
+class Options(TypedDict, total=False):
+    """The options of the asynchronous client, of the same names and defaults."""
+
+    command_queue: str
+    reply_queue: str | None
+    reply_topic: str | None
+    subscription: str | None
+    subscription_sessions: bool
+    reply_session_id: str | None
+    content_type: str
+    session_buckets: int | None
+    send_time_max_s: float
+
+
+class BrookClient:
+    """Sends append commands, awaits their replies and reads brooks, in blocking calls.
+
+    Guarantees: those of the asynchronous client. May be used by many threads at once; commands that they send at the
+    same time travel together. Each call takes a bounded time; one that is interrupted, say by Ctrl-C, is cancelled.
+    Leaving the `with` ends calls that are under way in other threads with an error, within seconds.
+
+    To be entered with `with`, in the process that uses it: threads do not survive a fork.
+    """
+
+    def __init__(
+        self, connect: ConnectServiceBus, *, open_reader: OpenReader | None = None, **options: Unpack[Options]
+    ) -> None:
+        self._connect = connect
+        self._open_reader = open_reader
+        self._options = options
+        self._stack = ExitStack()
+        self._portal: BlockingPortal | None = None
+
+    def __enter__(self) -> Self:
+        """Start the thread. Nothing is sent yet, but that a reader is opened where one is wanted."""
+        with ExitStack() as stack:
+            portal = stack.enter_context(start_blocking_portal("asyncio"))
+            stack.callback(_end, portal)
+            reader = None
+            if self._open_reader is not None:
+                reader = stack.enter_context(portal.wrap_async_context_manager(self._open_reader()))
+            client = portal.call(partial(asynchronous.BrookClient, self._connect, reader=reader, **self._options))
+            self._client = stack.enter_context(portal.wrap_async_context_manager(client))
+            self._portal = portal
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close, within a bound. Calls of other threads that are under way end in an error."""
+        self._portal = None
+        self._stack.close()
+
+    def append(
+        self,
+        brook: BrookKey | str,
+        events: Iterable[NewEvent],
+        *,
+        expected: Expected = "any",
+        command_id: CommandId | str | None = None,
+        correlation_id: str | None = None,
+        causation_id: str | None = None,
+        timeout_s: float = 30.0,
+    ) -> Reply:
+        """Send one append command and wait for its reply. Raises as the asynchronous client's `append` does."""
+        append = partial(
+            self._client.append,
+            brook,
+            tuple(events),
+            expected=expected,
+            command_id=command_id,
+            correlation_id=correlation_id,
+            causation_id=causation_id,
+            timeout_s=timeout_s,
+        )
+        return self._call(append)
+
+    def request(self, command: AppendCommand, *, timeout_s: float = 30.0) -> ReceivedReply:
+        """Send a command and wait for its reply, with the facts that came along. Raises as `append` does."""
+        return self._call(partial(self._client.request, command, timeout_s=timeout_s))
+
+    def request_many(self, commands: Iterable[AppendCommand], *, timeout_s: float = 30.0) -> list[ReceivedReply]:
+        """Send commands together and wait for the reply to each; the replies in the same order."""
+        return self._call(partial(self._client.request_many, tuple(commands), timeout_s=timeout_s))
+
+    def send(self, command: AppendCommand) -> None:
+        """Send a command without waiting for its reply. Returns once the queue has it."""
+        self._call(partial(self._client.send, command))
+
+    def send_many(self, commands: Iterable[AppendCommand]) -> int:
+        """Send commands in as few batches as fit, in order; returns how many."""
+        # Taken here: an iterable that blocks must not block the event loop.
+        return self._call(partial(self._client.send_many, tuple(commands)))
+
+    def read(
+        self, brook: BrookKey | str, *, from_position: int | None = None, backward: bool = False
+    ) -> Iterator[RecordedEvent]:
+        """Read committed events, as the asynchronous client does. Needs `open_reader`."""
+        return self._chunks(self._client.read(brook, from_position=from_position, backward=backward))
+
+    def _chunks(self, events: AsyncIterator[RecordedEvent]) -> Iterator[RecordedEvent]:
+        try:
+            while chunk := self._call(partial(_next_of, events)):
+                yield from chunk
+        finally:
+            if isinstance(events, AsyncGenerator):
+                with suppress(BrookClientError):  # the client was closed meanwhile, and the generator with it
+                    self._call(events.aclose)
+
+    def _call(self, act: Callable[[], Awaitable[_T]]) -> _T:
+        """Do something on the event loop's thread and wait for it."""
+        if self._portal is None:
+            raise BrookClientError(_NOT_OPEN)
+        try:
+            future = self._portal.start_task_soon(act)
+        except RuntimeError as error:  # another thread closes the client at this moment
+            raise BrookClientError(_NOT_OPEN) from error
+        try:
+            return future.result()
+        except CancelledError as error:
+            raise BrookClientError("the client was closed meanwhile; what was sent may still take effect") from error
+        except BaseException:
+            future.cancel()  # this thread was interrupted: nobody waits any more
+            raise
+
+
+async def _next_of(events: AsyncIterator[RecordedEvent]) -> list[RecordedEvent]:
+    chunk: list[RecordedEvent] = []
+    async for event in events:
+        chunk.append(event)
+        if len(chunk) == _READ_TOGETHER:
+            break
+    return chunk
+
+
+def _end(portal: BlockingPortal) -> None:
+    """Cancel the calls that are still under way: closing has ended those that end by themselves."""
+    portal.call(portal.stop, True)
