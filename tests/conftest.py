@@ -1,9 +1,49 @@
-"""What all tests share."""
+"""What all tests share, and the stack that those of `tests/integration/stack` run on."""
+
+from typing import Any
 
 import pytest
+
+from tests.support.stacks.choose import STACKS, Choice, StackError, choose
+from tests.support.stacks.option import STACK
 
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """The Azure SDKs run on asyncio only, so the product does too."""
     return "asyncio"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--stack",
+        choices=STACKS,
+        default=None,
+        help="what tests/integration/stack runs on; default: docker where an engine answers, else embedded",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose once: the processes of pytest-xdist are told."""
+    told: dict[str, Any] | None = getattr(config, "workerinput", None)
+    try:
+        config.stash[STACK] = Choice(*told["stack"]) if told else choose(config.getoption("--stack"))
+    except StackError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process of pytest-xdist, before it starts."""
+    node.workerinput["stack"] = tuple(node.config.stash[STACK])
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    chosen = config.stash[STACK]
+    return f"stack: {chosen.name} ({chosen.why})"
+
+
+@pytest.fixture(scope="session")
+def chosen_stack(pytestconfig: pytest.Config) -> Choice:
+    """The stack that `--stack` or the machine decides on."""
+    return pytestconfig.stash[STACK]

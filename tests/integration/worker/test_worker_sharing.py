@@ -1,6 +1,4 @@
-"""More than one writer: worker processes that share a queue, and writers that nobody told of the queue."""
-
-import itertools
+"""More than one writer: a worker, and writers that nobody told of its queue."""
 
 import anyio
 import pytest
@@ -10,46 +8,12 @@ from schemas.replies import Appended, ConcurrencyConflict
 from schemas.types import CommandId, Position
 from tests.support.brooks import command, prepared
 from tests.support.site import Place
-from tests.support.worker_process import WorkerProcess
 from worker.handlers.append import AppendHandler
 from worker.handlers.brook import BrookState
 from worker.protocol.model import Limits
 from worker.protocol.verdicts import Accepted
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
-
-BROOKS = 12
-WAVES = 3
-EACH = 8
-
-
-def brooks_of(worker: WorkerProcess) -> set[str]:
-    return {line["brook"] for line in worker.lines("append.committed")}
-
-
-async def test_two_workers_share_the_sessions_and_keep_the_order_of_each_brook(place: Place) -> None:
-    keys = [BrookKey("shared", str(number)) for number in range(BROOKS)]
-    sent = {key: [command(command_id=f"{key}-{n}", events=2, key=key) for n in range(WAVES * EACH)] for key in keys}
-    async with place.ready_worker() as one, place.ready_worker() as other, place.client() as (client, replies):
-        for wave in range(WAVES):
-            # Brook by brook in turn, so that each has a backlog and sessions go from hand to hand between waves.
-            rows = [sent[key][wave * EACH : (wave + 1) * EACH] for key in keys]
-            group = list(itertools.chain.from_iterable(zip(*rows, strict=True)))
-            await client.send_many(group)
-            await replies.to_each(group)
-        committed = (brooks_of(one), brooks_of(other))
-    assert all(committed), "both took part"
-    assert committed[0] | committed[1] == {str(key) for key in keys}
-    for key, commands in sent.items():
-        expected = [event.event_id for one_command in commands for event in one_command.events]
-        assert [event.event_id for event in await place.events(key)] == expected
-        for number, one_command in enumerate(commands):
-            (reply,) = replies.by_command[one_command.command_id]
-            assert reply.reply == Appended(
-                command_id=one_command.command_id,
-                first_position=Position(2 * number),
-                last_position=Position(2 * number + 1),
-            )
 
 
 async def outside_append(place: Place, key: BrookKey, command_id: str) -> None:

@@ -1,15 +1,10 @@
-"""The start of a worker: one clear line when something is not as it must be; and where its replies go."""
+"""The start of a worker: one clear line when something is not as it must be."""
 
 from typing import Final
 
 import pytest
 
-from brook_client.messages import command_message
-from schemas.codec import decode_reply
-from schemas.keys import BrookKey
-from schemas.replies import Appended
-from tests.support.brooks import command
-from tests.support.site import SUBSCRIPTION, TOPIC, Place
+from tests.support.site import Place
 from tests.support.worker_process import START_S
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -68,19 +63,3 @@ async def test_a_container_with_another_key_path_ends_the_start_and_is_left_as_i
     assert "/brookPartitionKey" in line
     properties = await place.container.read()
     assert properties["partitionKey"]["paths"] == ["/tenant"]
-
-
-async def test_replies_go_to_a_topic_where_the_settings_say_so(place: Place) -> None:
-    key = BrookKey("topic", "1")
-    one = command(command_id="by-topic", key=key)
-    async with (
-        place.ready_worker(reply_queue="", reply_topic=TOPIC),
-        place.broker.get_subscription_receiver(TOPIC, SUBSCRIPTION) as receiver,
-        place.broker.get_queue_sender(place.command_queue) as sender,
-    ):
-        await sender.send_messages(command_message(one))
-        (message,) = await receiver.receive_messages(max_message_count=1, max_wait_time=20)
-        await receiver.complete_message(message)
-    reply = decode_reply(b"".join(message.body), message.content_type)
-    assert isinstance(reply, Appended)
-    assert (reply.command_id, message.correlation_id, message.session_id) == ("by-topic", "by-topic", str(key))
