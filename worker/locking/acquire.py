@@ -8,6 +8,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, retry_if
 
 from worker.locking.base import LeaseMisconfiguredError, LeaseTimeoutError, LeaseUnavailableError
 from worker.locking.options import LeaseOptions
+from worker.telemetry.instruments import RETRIES
 
 _LeaseT = TypeVar("_LeaseT")
 
@@ -37,11 +38,19 @@ async def acquire_patiently(
         retry=retry_if_result(lambda lease: lease is None) | retry_if_exception(may_pass),
         wait=lambda state: min(backoff(state), max(0.0, deadline_s - anyio.current_time())),
         stop=lambda _: anyio.current_time() >= deadline_s,
+        before_sleep=note_retry,
         retry_error_callback=give_up,
     )
     lease: _LeaseT | None = await retrying(attempt)
     assert lease is not None, "tenacity returns only what `retry` accepts"
     return lease
+
+
+def note_retry(state: RetryCallState) -> None:
+    """Count a request that is sent again because it failed. Waiting for a lease that another holds is none."""
+    error = state.outcome.exception() if state.outcome else None
+    if error is not None:
+        RETRIES.add(1, "blob", error.why if isinstance(error, LeaseUnavailableError) else "unavailable")
 
 
 def may_pass(error: BaseException) -> bool:

@@ -25,7 +25,14 @@ class LeaseLostError(LeaseError):
 
 
 class LeaseUnavailableError(LeaseError):
-    """The lease service did not answer, or refused for a reason that waiting may cure."""
+    """The lease service did not answer, or refused for a reason that waiting may cure.
+
+    `why` is one word for that, of those that metrics know.
+    """
+
+    def __init__(self, key: str, message: str, why: str = "unavailable") -> None:
+        super().__init__(key, message)
+        self.why = why
 
 
 class LeaseMisconfiguredError(LeaseUnavailableError):

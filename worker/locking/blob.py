@@ -18,10 +18,11 @@ from azure.storage.blob import StorageErrorCode
 from azure.storage.blob.aio import BlobClient, BlobLeaseClient, BlobServiceClient
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
 
-from worker.locking.acquire import acquire_patiently, may_pass
+from worker.locking.acquire import acquire_patiently, may_pass, note_retry
 from worker.locking.base import LeaseLostError, LeaseMisconfiguredError, LeaseTimeoutError, LeaseUnavailableError
 from worker.locking.names import blob_name
 from worker.locking.options import REQUEST_TIMEOUT_S, LeaseOptions
+from worker.telemetry.transport import outcome_of
 
 log = structlog.get_logger()
 
@@ -38,6 +39,7 @@ _LOST: Final = frozenset(
 )
 _EXISTS: Final = frozenset({"BlobAlreadyExists", "LeaseIdMissing"})
 _FORBIDDEN: Final = (401, 403)
+_ENTRY: Final = "blob_connection_string, or the roles of the identity"
 _RELEASE_ATTEMPTS: Final = 3
 
 
@@ -138,6 +140,7 @@ class BlobLease:
             retry=retry_if_exception(may_pass),
             wait=wait_random_exponential(multiplier=0.1, max=1),
             stop=stop_after_attempt(_RELEASE_ATTEMPTS) | stop_after_delay(REQUEST_TIMEOUT_S),
+            before_sleep=note_retry,
             reraise=True,
         ):
             with attempt:
@@ -173,7 +176,9 @@ class BlobLease:
                 return code
             raise self._translated(code, error) from error
         except (AzureError, aiohttp.ClientError, OSError) as error:
-            raise LeaseUnavailableError(self._key, f"lease {self._key!r}: no answer from the service") from error
+            raise LeaseUnavailableError(
+                self._key, f"lease {self._key!r}: no answer from the service", outcome_of(error)
+            ) from error
         return None
 
     def _translated(self, code: str, error: HttpResponseError) -> LeaseUnavailableError:
@@ -185,9 +190,11 @@ class BlobLease:
             )
         if error.status_code in _FORBIDDEN or isinstance(error, ClientAuthenticationError):
             return LeaseMisconfiguredError(
-                self._key, f"{what}the service refuses the credentials ({code}); check blob_connection_string"
+                self._key, f"{what}the service refuses the credentials ({code}); check {_ENTRY}"
             )
-        return LeaseUnavailableError(self._key, f"{what}the service answers {code}")
+        return LeaseUnavailableError(
+            self._key, f"{what}the service answers {code}", outcome_of(error.status_code or 500)
+        )
 
 
 def _code(error: HttpResponseError) -> str:

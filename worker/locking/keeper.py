@@ -6,7 +6,9 @@ import anyio
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from worker.locking.acquire import note_retry
 from worker.locking.base import Lease, LeaseLostError, LeaseUnavailableError
+from worker.telemetry.instruments import RENEWAL_LATENESS
 
 log = structlog.get_logger()
 
@@ -27,8 +29,10 @@ async def keep_renewed(lease: Lease, *, renew_after_s: float) -> NoReturn:
     """
     while True:
         due_s = anyio.current_time() + renew_after_s
-        await anyio.sleep_until(min(due_s, lease.expires_at_s - STOP_BEFORE_END_S))
+        due_s = min(due_s, lease.expires_at_s - STOP_BEFORE_END_S)
+        await anyio.sleep_until(due_s)
         await _renew_in_time(lease)
+        RENEWAL_LATENESS.record(anyio.current_time() - due_s, "lease")
 
 
 async def _renew_in_time(lease: Lease) -> None:
@@ -49,4 +53,5 @@ async def _renew_in_time(lease: Lease) -> None:
 
 def _log_retry(lease: Lease, state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
+    note_retry(state)
     log.warning("lease.renewal-failed", key=lease.key, attempt=state.attempt_number, reason=str(error))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 
@@ -25,12 +25,17 @@ class BrokerRefusedError(BrokerError):
 class SessionLostError(BrokerError):
     """The session is not ours any more: its lock or its connection is gone. What is unsettled comes again."""
 
+    def __init__(self, message: str, what: Literal["lock", "connection"] = "lock") -> None:
+        super().__init__(message)
+        self.what = what
+
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """One message as it was delivered this time.
 
     `body` is None where it is no binary body. `delivery_count` is 0 at the first delivery. `is_resubmitted` is the word
-    of whoever sent it, and is taken only for what makes us more careful. `raw` is the adapter's.
+    of whoever sent it, and is taken only for what makes us more careful. `received_at_s` is on the event loop's clock.
+    `trace_parent` and `trace_state` are as they came, by whomever. `raw` is the adapter's.
     """
 
     body: bytes | None
@@ -42,6 +47,9 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     enqueued_at: datetime | None
     delivery_count: int
     is_resubmitted: bool = False
+    received_at_s: float | None = None
+    trace_parent: str | None = None
+    trace_state: str | None = None
     raw: object = None
 
     @property

@@ -8,6 +8,7 @@ import anyio
 import structlog
 
 from worker.sessions.stopping import Stopping
+from worker.telemetry.instruments import BREAKER_CHANGES, BREAKER_OPEN
 
 log = structlog.get_logger()
 
@@ -28,6 +29,7 @@ class Breaker:
         self._probe_at_s: float | None = None
         self._probing = False
         self._failing: str | None = None
+        self._reason: str | None = None
         self._changed = anyio.Event()
 
     @property
@@ -35,11 +37,19 @@ class Breaker:
         """Whether what the sessions need was out of order when it was last tried."""
         return self._probe_at_s is not None
 
+    @property
+    def reason(self) -> str | None:
+        """Why it is open, in the words of what failed last; None while it is closed."""
+        return self._reason
+
     def succeeded(self) -> None:
         """Close: what the sessions need works."""
         self._failing = None
         if self.is_open:
             log.info("breaker.closed")
+            self._reason = None
+            BREAKER_OPEN.set(0)
+            BREAKER_CHANGES.add(1, "closed")
             self._probe_at_s = None
             self._pause_s = self._pause_initial_s
             self._notify()
@@ -55,6 +65,9 @@ class Breaker:
             self._pause_s = min(self._pause_s * 2, self._pause_max_s)
         pause_s = self._pause_s * (0.5 + random.random() / 2)
         log.warning("breaker.opened", reason=reason, pause_s=round(pause_s, 2))
+        self._reason = reason
+        BREAKER_OPEN.set(1)
+        BREAKER_CHANGES.add(1, "open")
         self._probe_at_s = anyio.current_time() + pause_s
         self._notify()
 

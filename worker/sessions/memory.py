@@ -45,6 +45,7 @@ class MemoryBroker:
         reply_to: str | None = None,
         reply_to_session_id: str | None = None,
         is_resubmitted: bool = False,
+        trace_parent: str | None = None,
     ) -> None:
         """Put a message last in its session."""
         delivery = Delivery(
@@ -57,6 +58,7 @@ class MemoryBroker:
             enqueued_at=datetime.now(UTC),
             delivery_count=0,
             is_resubmitted=is_resubmitted,
+            trace_parent=trace_parent,
             raw=next(self._numbers),
         )
         self._sessions.setdefault(session_id or "", _Session()).messages.append(delivery)
@@ -149,7 +151,8 @@ class MemorySession:
                 waiting = (delivery for delivery in self._messages if delivery.raw not in self._in_hand)
                 if found := list(itertools.islice(waiting, count_max)):
                     self._in_hand.update(delivery.raw for delivery in found)
-                    return found
+                    now_s = anyio.current_time()
+                    return [msgspec.structs.replace(delivery, received_at_s=now_s) for delivery in found]
                 await self._broker.changed()
         return []
 

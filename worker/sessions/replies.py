@@ -14,6 +14,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from worker.sessions.base import BrokerUnavailableError, OutgoingReply
 from worker.sessions.servicebus import broker_error
+from worker.telemetry.instruments import REQUESTS, RETRIES
 
 log = structlog.get_logger()
 
@@ -68,6 +69,7 @@ class ServiceBusReplies:
             retry=retry_if_exception_type(BrokerUnavailableError),
             wait=wait_random_exponential(multiplier=0.05, max=1),
             stop=stop_after_attempt(_ATTEMPTS_MAX),
+            before_sleep=_note_retry,
             reraise=True,
         ):
             with attempt:
@@ -127,6 +129,11 @@ class _Pool:
                 raise broker_error("open a reply entity", error) from error
             raise
         return sender
+
+
+def _note_retry(_: object) -> None:
+    REQUESTS.add(1, "servicebus", "send", "unavailable")
+    RETRIES.add(1, "servicebus", "unavailable")
 
 
 async def _send_batches(sender: ServiceBusSender, replies: list[OutgoingReply], timeout_s: float) -> None:

@@ -21,9 +21,11 @@ from worker.sessions.base import (
 from worker.sessions.breaker import Breaker
 from worker.sessions.causes import EXPECTED, cause_of
 from worker.sessions.group import GroupProcessor
+from worker.sessions.observed import lost_with
 from worker.sessions.pipeline import Pipeline, PipelineOptions
 from worker.sessions.stopping import Stopping
 from worker.storage.base import StoreUnavailableError
+from worker.telemetry.instruments import LOSSES
 
 log = structlog.get_logger()
 
@@ -64,6 +66,11 @@ class SessionServer:
         self._accepting = anyio.CapacityLimiter(options.max_concurrent_sessions)
         self._accepted_any = False
         self._serving = 0
+
+    @property
+    def trouble(self) -> str | None:
+        """What is out of order that all sessions need, as far as is known; None while all is well."""
+        return self._breaker.reason
 
     async def run(self, stopping: Stopping) -> None:
         """Accept and serve sessions until `stopping`; then finish the groups in hand.
@@ -176,6 +183,8 @@ class SessionServer:
     def _note_end(self, session: CommandSession | None, error: Exception) -> None:
         name = session.session_id if session is not None else None
         log.warning("session.ended", session=name, error=type(error).__name__, reason=str(error))
+        if (what := lost_with(error)) is not None:
+            LOSSES.add(1, what)
         of_all = isinstance(error, StoreUnavailableError | LeaseUnavailableError | BrokerUnavailableError)
         if of_all and not isinstance(error, BrookContendedError):
             self._breaker.failed(str(error), name)

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, TypeVar, assert_never
+from typing import Any, Final, Literal, TypeVar, assert_never
 
 import anyio
 import structlog
@@ -28,6 +28,7 @@ from worker.sessions.base import (
     SessionLostError,
     Settlement,
 )
+from worker.telemetry.instruments import RENEWAL_LATENESS, REQUEST_DURATION, REQUESTS, RETRIES
 
 log = structlog.get_logger()
 
@@ -70,6 +71,8 @@ _LOCK_MAX_S: Final = 300.0
 
 _RESUBMITTED: Final = RESUBMITTED.encode()
 """As the client gives a property's name."""
+
+_NO_PROPERTIES: Final[dict[str | bytes, Any]] = {}
 
 _REFUSED: Final = (
     errors.ServiceBusAuthenticationError,
@@ -212,7 +215,8 @@ class ServiceBusSession:
             left_s = ends_s - anyio.current_time()
             if messages or left_s <= 0:
                 self._gather_s = _GATHER_S if len(messages) > 1 else _GATHER_ONE_S
-                return [_delivery(message) for message in messages]
+                now_s = anyio.current_time()
+                return [_delivery(message, now_s) for message in messages]
             # Nothing came, so whatever comes now is all there is.
             self._receiver._further_pull_receive_timeout = 0.0  # noqa: SLF001 - as above
             turn_s = max(min(left_s, _TURN_S), _GATHER_ONE_S)
@@ -229,12 +233,15 @@ class ServiceBusSession:
         """Renew the lock until cancelled. Raises SessionLostError once it is lost or about to lapse."""
         while True:
             left_s = self._lock_ends_s - anyio.current_time()
-            await anyio.sleep(min(max(left_s / 3, _RENEWAL_MIN_S), _RENEWAL_MAX_S))
+            due_s = anyio.current_time() + min(max(left_s / 3, _RENEWAL_MIN_S), _RENEWAL_MAX_S)
+            await anyio.sleep_until(due_s)
             while not await self._renewed():
                 if anyio.current_time() + _RENEWAL_RETRY_S + _LOCK_MARGIN_S > self._lock_ends_s:
                     self._lost = True
                     raise SessionLostError(f"session {self._session_id!r}: its lock could not be renewed in time")
+                RETRIES.add(1, "servicebus", "unavailable")
                 await anyio.sleep(_RENEWAL_RETRY_S)
+            RENEWAL_LATENESS.record(anyio.current_time() - due_s, "lock")
 
     async def close(self) -> None:
         """Give the session back. Shielded and bounded; never raises."""
@@ -244,6 +251,7 @@ class ServiceBusSession:
     async def _renewed(self) -> bool:
         """One try to renew; False when it failed in a way that another try may cure."""
         asked_at_s = anyio.current_time()
+        outcome = "lost"
         try:
             with anyio.CancelScope(shield=True):
                 locked_until = await self._receiver.session.renew_lock(timeout=_REQUEST_TIMEOUT_S / 2)
@@ -252,7 +260,13 @@ class ServiceBusSession:
             raise SessionLostError(f"session {self._session_id!r}: lock lost") from error
         except Exception as error:  # noqa: BLE001 - whatever the client raises, the lock's end is what counts
             log.warning("session.renewal-failed", session=self._session_id, error=type(error).__name__)
+            outcome = "unavailable"
             return False
+        else:
+            outcome = "ok"
+        finally:
+            REQUESTS.add(1, "servicebus", "renew", outcome)
+            REQUEST_DURATION.record(anyio.current_time() - asked_at_s, "servicebus", "renew")
         # Counted from before the request, on our own clock: the broker's may differ.
         self._lock_ends_s = max(self._lock_ends_s, asked_at_s + min(_remaining_s(locked_until), _LOCK_MAX_S))
         return True
@@ -287,7 +301,10 @@ class ServiceBusSession:
                 return await act()
         except (errors.ServiceBusError, TimeoutError, OSError) as error:
             self._lost = True
-            raise SessionLostError(f"session {self._session_id!r}: {type(error).__name__}") from error
+            what: Literal["lock", "connection"] = (
+                "lock" if isinstance(error, errors.SessionLockLostError) else "connection"
+            )
+            raise SessionLostError(f"session {self._session_id!r}: {type(error).__name__}", what) from error
 
 
 def _remaining_s(locked_until: datetime | None) -> float:
@@ -297,7 +314,8 @@ def _remaining_s(locked_until: datetime | None) -> float:
     return (locked_until.astimezone(UTC) - datetime.now(UTC)).total_seconds()
 
 
-def _delivery(message: ServiceBusReceivedMessage) -> Delivery:
+def _delivery(message: ServiceBusReceivedMessage, received_at_s: float) -> Delivery:
+    properties = message.application_properties or _NO_PROPERTIES
     binary = message.body_type == AmqpMessageBodyType.DATA
     return Delivery(
         body=b"".join(message.body) if binary else None,
@@ -308,7 +326,10 @@ def _delivery(message: ServiceBusReceivedMessage) -> Delivery:
         reply_to_session_id=_text(message.reply_to_session_id),
         enqueued_at=message.enqueued_time_utc,
         delivery_count=message.delivery_count or 0,
-        is_resubmitted=_RESUBMITTED in (message.application_properties or ()),
+        is_resubmitted=_RESUBMITTED in properties,
+        received_at_s=received_at_s,
+        trace_parent=_text(properties.get(b"traceparent") or properties.get(b"Diagnostic-Id")) if properties else None,
+        trace_state=_text(properties.get(b"tracestate")) if properties else None,
         raw=message,
     )
 

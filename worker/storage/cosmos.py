@@ -30,6 +30,7 @@ from worker.storage.base import (
 )
 from worker.storage.heads import stored_brook
 from worker.storage.retries import RetryOptions, TransientStoreError, classified, retrying
+from worker.telemetry.transport import outcome_of
 
 _HEADS: Final = 'SELECT * FROM c WHERE c.id IN ("head", "head-pending")'
 _RANGE: Final = (
@@ -153,7 +154,7 @@ class CosmosBrookStore:
                 return TooLarge()
             raise classified(error) from error
         except AzureError as error:
-            raise TransientStoreError(str(error)) from error
+            raise TransientStoreError(str(error), why=outcome_of(error)) from error
         headers = results.get_response_headers()
         self._remember_token(pk, headers)
         return Written(etags=tuple(map(_etag, results)), charge_ru=float(headers.get(_CHARGE, 0)))
@@ -206,7 +207,7 @@ class CosmosBrookStore:
         except cosmos_errors.CosmosHttpResponseError as error:
             raise classified(error) from error
         except AzureError as error:
-            raise TransientStoreError(str(error)) from error
+            raise TransientStoreError(str(error), why=outcome_of(error)) from error
 
     def _remember_token(self, pk: str, headers: Mapping[str, Any]) -> None:
         """Keep the newest session token of a brook; forget that of the brook not written to for longest."""

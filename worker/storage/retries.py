@@ -10,6 +10,8 @@ from tenacity.stop import stop_base
 from tenacity.wait import wait_base, wait_random_exponential
 
 from worker.storage.base import StoreMisconfiguredError, StoreRefusedError, StoreUnavailableError
+from worker.telemetry.instruments import RETRIES
+from worker.telemetry.transport import outcome_of
 
 _RETRY_AFTER: Final = "x-ms-retry-after-ms"
 # Throttled, conflicting in flight, timed out, moved; the rest of the transient ones are the 5xx.
@@ -34,11 +36,15 @@ class RetryOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TransientStoreError(StoreUnavailableError):
-    """One try failed in a way that another may cure. `retry_after_s` is what the service asked for."""
+    """One try failed in a way that another may cure. `retry_after_s` is what the service asked for.
 
-    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+    `why` is one word for what failed, of those that metrics know.
+    """
+
+    def __init__(self, message: str, retry_after_s: float | None = None, why: str = "unavailable") -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.why = why
 
 
 class _WaitAsTold(wait_base):
@@ -71,8 +77,14 @@ def retrying(options: RetryOptions) -> AsyncRetrying:
         retry=retry_if_exception_type(TransientStoreError),
         wait=_WaitAsTold(options),
         stop=stop_after_attempt(options.attempts_max) | _StopBefore(options.time_max_s),
+        before_sleep=_note_retry,
         reraise=True,
     )
+
+
+def _note_retry(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    RETRIES.add(1, "cosmos", error.why if isinstance(error, TransientStoreError) else "unavailable")
 
 
 def classified(error: Any) -> TransientStoreError | StoreMisconfiguredError | StoreRefusedError:
@@ -83,7 +95,7 @@ def classified(error: Any) -> TransientStoreError | StoreMisconfiguredError | St
     stale = status == _NOT_FOUND and error.sub_status == _READ_SESSION_NOT_AVAILABLE
     if status in _TRANSIENT or status >= _SERVER_ERROR_MIN or stale:
         told = (error.headers or {}).get(_RETRY_AFTER)
-        return TransientStoreError(what, float(told) / 1000 if told else None)
+        return TransientStoreError(what, float(told) / 1000 if told else None, outcome_of(status))
     reason = f"{what}: {_first_line(error.message)}"
     if status in _MISCONFIGURED and error.sub_status != _PARTITION_FULL:
         return StoreMisconfiguredError(f"{reason}; check the endpoint, the key, the database and the container")

@@ -1,0 +1,138 @@
+"""How many sessions at once there is work for: a number that a scaler can go by.
+
+The length of the queue says nothing of it: one hot session has one worker however many commands wait, and scaling out
+for it is in vain. What counts is how many slots are busy, and whether a slot that becomes free gets a session at once.
+"""
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from worker.telemetry.instruments import SLOTS, SLOTS_WANTED
+
+WINDOW_S: Final = 60.0
+"""What the signal looks back on. Shorter than a scaler's stabilisation, longer than its polling."""
+
+AT_ONCE_S: Final = 1.0
+"""A session that is accepted within this time was waiting: opening one takes up to half a second by itself."""
+
+_SAME_AGAIN_S: Final = 5.0
+"""A session that comes back to us so soon after we gave it back was not waiting for a slot."""
+
+_EVENTS_MAX: Final = 10_000
+_GIVEN_BACK_MAX: Final = 10_000
+
+
+class Scaling(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The signal at one moment, over the last `window_s` seconds.
+
+    `wanted` is the number to scale by, in slots: on average so many were busy, and, where all of them were and more
+    sessions waited, up to as many again. With one hot session it is 1, whatever waits in it. `held` says that it is
+    the one from before an outage: while the breaker is open, idle slots are no sign of little work.
+    """
+
+    slots: int
+    busy: int
+    busy_average: float
+    accepted: int
+    accepted_at_once: int
+    timed_out: int
+    failed: int
+    wanted: float
+    held: bool
+    window_s: float
+
+
+class ScalingSignal:
+    """Follows one worker's slots. `clock` is in seconds and only goes forward."""
+
+    def __init__(
+        self, slots: int, *, is_broken: Callable[[], bool] = lambda: False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._slots = slots
+        self._is_broken = is_broken
+        self._clock = clock
+        self._busy = 0
+        # Each change of the number of busy slots, with the integral of it up to then.
+        self._integral = 0.0
+        self._changed_at_s = self._started_at_s = clock()
+        self._marks: deque[tuple[float, float, int]] = deque([(self._started_at_s, 0.0, 0)])
+        self._events: deque[tuple[float, str, bool]] = deque(maxlen=_EVENTS_MAX)
+        self._given_back: OrderedDict[str, float] = OrderedDict()
+        self._wanted = 0.0
+        SLOTS.set(slots)
+
+    def accepted(self, session_id: str, waited_s: float) -> None:
+        """Note that a slot got a session after waiting for so long."""
+        now_s = self._clock()
+        given_back_at_s = self._given_back.pop(session_id, None)
+        is_new = given_back_at_s is None or now_s - given_back_at_s > _SAME_AGAIN_S
+        self._note_busy(now_s, 1)
+        was_last = self._busy >= self._slots
+        self._events.append((now_s, "accepted", waited_s < AT_ONCE_S and is_new and was_last))
+
+    def given_back(self, session_id: str) -> None:
+        """Note that a slot gave its session back."""
+        now_s = self._clock()
+        self._note_busy(now_s, -1)
+        self._given_back[session_id] = now_s
+        if len(self._given_back) > _GIVEN_BACK_MAX:
+            self._given_back.popitem(last=False)
+
+    def accept_timed_out(self) -> None:
+        """Note that no session had anything to do for a slot that waited."""
+        self._events.append((self._clock(), "timed-out", False))
+
+    def accept_failed(self) -> None:
+        """Note that the broker did not let a slot wait."""
+        self._events.append((self._clock(), "failed", False))
+
+    def read(self) -> Scaling:
+        """The signal now."""
+        now_s = self._clock()
+        since_s = now_s - WINDOW_S
+        while self._events and self._events[0][0] < since_s:
+            self._events.popleft()
+        kinds = [kind for _, kind, _ in self._events]
+        at_once = sum(waited_for_us for _, _, waited_for_us in self._events)
+        timed_out = kinds.count("timed-out")
+        average = self._average(now_s, since_s)
+        held = self._is_broken()
+        if not held:
+            # Of the turns that slots became free for, the share in which a session was waiting already.
+            turns = kinds.count("accepted") + timed_out
+            self._wanted = average + (self._slots * at_once / turns if turns else 0.0)
+        SLOTS_WANTED.set(round(self._wanted, 3))
+        return Scaling(
+            slots=self._slots,
+            busy=self._busy,
+            busy_average=round(average, 3),
+            accepted=kinds.count("accepted"),
+            accepted_at_once=at_once,
+            timed_out=timed_out,
+            failed=kinds.count("failed"),
+            wanted=round(self._wanted, 3),
+            held=held,
+            window_s=WINDOW_S,
+        )
+
+    def _note_busy(self, now_s: float, more: int) -> None:
+        self._integral += self._busy * (now_s - self._changed_at_s)
+        self._changed_at_s = now_s
+        self._busy += more
+        self._marks.append((now_s, self._integral, self._busy))
+        while len(self._marks) > 1 and (self._marks[1][0] <= now_s - WINDOW_S or len(self._marks) > _EVENTS_MAX):
+            self._marks.popleft()
+
+    def _average(self, now_s: float, since_s: float) -> float:
+        """Busy slots on average since then, or since the start or as far back as is remembered."""
+        while len(self._marks) > 1 and self._marks[1][0] <= since_s:
+            self._marks.popleft()
+        marked_s, integral, busy = self._marks[0]
+        since_s = max(since_s, marked_s)
+        before = integral + busy * (since_s - marked_s)
+        total = self._integral + self._busy * (now_s - self._changed_at_s)
+        return (total - before) / (now_s - since_s) if now_s > since_s else float(self._busy)
