@@ -1,7 +1,7 @@
 """The producer's and reader's side: send a command and await its reply; read a brook."""
 
 from brook_client.client import BrookClient
-from brook_client.connect import with_connection_string, with_credential
+from brook_client.connect import ConnectServiceBus, with_connection_string, with_credential
 from brook_client.errors import (
     BrookClientError,
     CommandTooLargeError,
@@ -15,6 +15,7 @@ __all__ = [
     "BrookClient",
     "BrookClientError",
     "CommandTooLargeError",
+    "ConnectServiceBus",
     "ReceivedReply",
     "ReplyTimeoutError",
     "ReplyUnavailableError",

@@ -3,14 +3,12 @@
 import gc
 import re
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 
 import anyio
 import pytest
-from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage
-from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
+from azure.servicebus import ServiceBusMessage
+from azure.servicebus.aio import ServiceBusClient
 
 from brook_client import (
     BrookClient,
@@ -23,12 +21,13 @@ from brook_client import (
 from emulator.app import Emulator
 from emulator.config import QueueConfig, ServiceBusConfig
 from emulator.handle import EmulatorHandle
-from schemas.codec import MSGPACK, decode_command, encode_command, encode_reply
+from schemas.codec import MSGPACK, encode_command, encode_reply
 from schemas.commands import AppendCommand, NewEvent
-from schemas.keys import BrookKey, session_id_for
+from schemas.keys import BrookKey
 from schemas.replies import Appended, ConcurrencyConflict
 from schemas.types import CommandId, Position
 from tests.support.proxy import Proxy
+from tests.support.responder import Responder
 from tests.support.waiting import wait_until
 from worker.commands.failures import CommandError
 from worker.commands.send import send_lines
@@ -46,64 +45,6 @@ QUEUES = (
 async def azure() -> AsyncIterator[Emulator]:
     async with Emulator(config=ServiceBusConfig(queues=QUEUES)) as emulator:
         yield emulator
-
-
-class Responder:
-    """Answers each command with its place in its brook, as a worker would that never fails."""
-
-    def __init__(self, connection_string: str) -> None:
-        self._connection_string = connection_string
-        self.seen: dict[str, list[AppendCommand]] = defaultdict(list)
-        self.content_types: set[str | None] = set()
-
-    @property
-    def count(self) -> int:
-        return sum(map(len, self.seen.values()))
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator["Responder"]:
-        self._stopping = False
-        async with (
-            ServiceBusClient.from_connection_string(self._connection_string, retry_total=0) as client,
-            client.get_queue_sender("brook-replies") as sender,
-            anyio.create_task_group() as tasks,
-        ):
-            tasks.start_soon(self._serve, client, sender)
-            yield self
-            self._stopping = True
-
-    async def _serve(self, client: ServiceBusClient, sender: ServiceBusSender) -> None:
-        async with client.get_queue_receiver("brook-commands", socket_timeout=0.02) as receiver:
-            while not self._stopping:
-                if messages := await receiver.receive_messages(max_message_count=100, max_wait_time=0.05):
-                    await self._answer(receiver, sender, messages)
-
-    async def _answer(
-        self, receiver: ServiceBusReceiver, sender: ServiceBusSender, messages: list[ServiceBusReceivedMessage]
-    ) -> None:
-        replies = [self._reply(message) for message in messages]
-        await sender.send_messages(replies)
-        for message in messages:
-            await receiver.complete_message(message)
-
-    def _reply(self, message: ServiceBusReceivedMessage) -> ServiceBusMessage:
-        command = decode_command(b"".join(message.body), message.content_type)
-        assert message.message_id == command.command_id
-        assert message.session_id == session_id_for(command.brook)
-        self.content_types.add(message.content_type)
-        seen = self.seen[str(command.brook)]
-        if command not in seen:
-            seen.append(command)
-        position = Position(seen.index(command))
-        reply = Appended(command_id=command.command_id, first_position=position, last_position=position)
-        return ServiceBusMessage(
-            encode_reply(reply, message.content_type or ""),
-            content_type=message.content_type,
-            message_id=f"r:{command.command_id}",
-            correlation_id=message.message_id,
-            session_id=message.reply_to_session_id,
-            application_properties={"requestCharge": 5.5, "batchCommands": len(seen), "note": "größe"},
-        )
 
 
 @pytest.fixture
