@@ -9,13 +9,16 @@ import msgspec
 import structlog
 
 from schemas.codec import encode_reply
+from schemas.guards import Guards
 from schemas.keys import BrookKey, reply_message_id
 from schemas.problems import Problem
 from schemas.replies import ConcurrencyConflict, Rejected, RejectionCode, Reply, rejected
 from schemas.types import CommandId
+from worker.claims.resolve import Claims, ReadBlob
 from worker.handlers.append import AppendHandler, GroupResult
 from worker.handlers.brook import BrookState
 from worker.protocol.verdicts import reply_to
+from worker.protocol.withheld import WITHHELD
 from worker.sessions.base import (
     Abandon,
     CommandSession,
@@ -28,7 +31,7 @@ from worker.sessions.base import (
 )
 from worker.sessions.brooks import Brooks
 from worker.sessions.causes import cause_of
-from worker.sessions.intake import Intake, Taken, TurnedAway, asked_reply_session, reply_content_type
+from worker.sessions.intake import Claimed, Intake, Taken, TurnedAway, asked_reply_session, reply_content_type
 from worker.storage.base import ContradictionError, StoreUnavailableError
 
 log = structlog.get_logger()
@@ -39,24 +42,33 @@ Properties = dict[str, str | int | float]
 class Decided(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one delivery, durably. Without a reply, none is sent.
 
-    `is_conflict` says that nothing but the head's window tells of it when its command comes again.
+    `is_conflict` says that nothing but the head's window tells of it when its command comes again. `blob` is where its
+    events were read from.
     """
 
     delivery: Delivery
     settlement: Settlement
     reply: OutgoingReply | None = None
     is_conflict: bool = False
+    blob: ReadBlob | None = None
 
 
 class GroupProcessor:
     """Works through groups. Holds no state between them but what is in the given brooks."""
 
     def __init__(
-        self, intake: Intake, handler: AppendHandler, replies: Replies, *, brooks_concurrency_max: int = 16
+        self,
+        intake: Intake,
+        handler: AppendHandler,
+        replies: Replies,
+        *,
+        claims: Claims | None = None,
+        brooks_concurrency_max: int = 16,
     ) -> None:
         self._intake = intake
         self._handler = handler
         self._replies = replies
+        self._claims = claims or Claims(None, Guards())
         self._brooks_concurrency_max = brooks_concurrency_max
 
     @property
@@ -71,10 +83,10 @@ class GroupProcessor:
         alone. Raises StoreError.
         """
         decided: dict[int, Decided] = {}
-        taken: dict[BrookKey, list[tuple[int, Taken]]] = {}
+        taken: dict[BrookKey, list[tuple[int, Taken | Claimed]]] = {}
         for index, delivery in enumerate(deliveries):
             match self._take(delivery):
-                case Taken() as one:
+                case (Taken() | Claimed()) as one:
                     taken.setdefault(one.key, []).append((index, one))
                 case TurnedAway(reply=reply, settlement=settlement):
                     _log_turned_away(delivery, reply.code, settlement)
@@ -82,8 +94,8 @@ class GroupProcessor:
                 case None:
                     decided[index] = Decided(delivery=delivery, settlement=Abandon())
 
-        async def append(key: BrookKey, group: list[tuple[int, Taken]]) -> None:
-            outcomes = await self._append(brooks.state_of(key), [one for _, one in group], doubtful=doubtful)
+        async def append(key: BrookKey, group: list[tuple[int, Taken | Claimed]]) -> None:
+            outcomes = await self._append_in_order(brooks.state_of(key), [one for _, one in group], doubtful=doubtful)
             decided.update(zip((index for index, _ in group), outcomes, strict=True))
 
         await _bounded([partial(append, key, group) for key, group in taken.items()], self._brooks_concurrency_max)
@@ -99,14 +111,49 @@ class GroupProcessor:
         if replies:
             await self._replies.send(replies)
         await session.settle([(one.delivery, one.settlement) for one in decided])
+        blobs = [one.blob for one in decided if one.blob is not None and isinstance(one.settlement, Complete)]
+        await self._claims.clean_up(blobs)
 
-    def _take(self, delivery: Delivery) -> Taken | TurnedAway | None:
+    def _take(self, delivery: Delivery) -> Taken | Claimed | TurnedAway | None:
         """Intake; None when it met a bug."""
         try:
             return self._intake.take(delivery)
         except Exception:
             log.exception("command.failed", session=delivery.session_id, message_id=delivery.message_id)
             return None
+
+    async def _append_in_order(
+        self, brook: BrookState, group: Sequence[Taken | Claimed], *, doubtful: bool
+    ) -> list[Decided]:
+        """Append the commands of one brook: together, but for those with a claim, of which one is open at a time."""
+        decided: list[Decided] = []
+        together: list[Taken] = []
+        for one in group:
+            if isinstance(one, Taken):
+                together.append(one)
+                continue
+            if together:
+                decided += await self._append(brook, together, doubtful=doubtful)
+                together = []
+            decided.append(await self._append_claimed(brook, one, doubtful=doubtful))
+        if together:
+            decided += await self._append(brook, together, doubtful=doubtful)
+        return decided
+
+    async def _append_claimed(self, brook: BrookState, one: Claimed, *, doubtful: bool) -> Decided:
+        try:
+            async with self._claims.resolved(one.command, one.default_time) as found:
+                if isinstance(found.command, Rejected):
+                    _log_turned_away(one.delivery, found.command.code, Complete())
+                    return self._replied(one.delivery, Complete(), found.command, {})
+                taken = Taken(delivery=one.delivery, key=one.key, command=found.command)
+                (decided,) = await self._append(brook, [taken], doubtful=doubtful)
+                return msgspec.structs.replace(decided, blob=found.blob)
+        except StoreUnavailableError:
+            raise
+        except Exception:
+            log.exception("command.failed", brook=str(brook.key), command=one.command.command_id)
+            return Decided(delivery=one.delivery, settlement=Abandon())
 
     async def _append(self, brook: BrookState, group: Sequence[Taken], *, doubtful: bool) -> list[Decided]:
         """Append the commands of one brook. Where they meet a bug together, find the one that it is in."""
@@ -158,7 +205,7 @@ class GroupProcessor:
     def _replied(self, delivery: Delivery, settlement: Settlement, reply: Reply, properties: Properties) -> Decided:
         """The decision with its reply, if it can be routed anywhere."""
         outgoing = self._outgoing(delivery, reply, properties) if _reply_session(delivery) else None
-        is_conflict = isinstance(reply, ConcurrencyConflict)
+        is_conflict = isinstance(reply, ConcurrencyConflict) or (isinstance(reply, Rejected) and reply.code in WITHHELD)
         return Decided(delivery=delivery, settlement=settlement, reply=outgoing, is_conflict=is_conflict)
 
     def _outgoing(self, delivery: Delivery, reply: Reply, properties: Properties) -> OutgoingReply:

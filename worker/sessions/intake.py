@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import msgspec
 
 from schemas import ids
-from schemas.codec import JSON, CommandDecodeError, canonical_content_type, decode_command
-from schemas.commands import AppendCommand
+from schemas.codec import JSON, CommandDecodeError, canonical_content_type, decode_message
+from schemas.commands import ClaimedCommand, Command
 from schemas.guards import Guards, check_command
 from schemas.keys import BrookKey, session_id_for
 from schemas.problems import Problem
@@ -24,6 +24,15 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     delivery: Delivery
     key: BrookKey
     command: PreparedCommand
+
+
+class Claimed(msgspec.Struct, frozen=True, kw_only=True):
+    """A command that may be planned once its events are read, if they can be."""
+
+    delivery: Delivery
+    key: BrookKey
+    command: ClaimedCommand
+    default_time: str
 
 
 class TurnedAway(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +64,7 @@ class Intake:
         self._session_buckets = session_buckets
         self._reply_addresses = reply_addresses
 
-    def take(self, delivery: Delivery) -> Taken | TurnedAway:
+    def take(self, delivery: Delivery) -> Taken | Claimed | TurnedAway:
         """Look at one delivery.
 
         What is not a command of ours, or stands in the wrong session, is dead-lettered: its sender has to be found.
@@ -72,7 +81,7 @@ class Intake:
             problem = Problem("body", f"takes {size_bytes:,} bytes", f"send at most {limit:,} in a command")
             return _dead_lettered(delivery, RejectionCode.COMMAND_TOO_LARGE, problem, None)
         try:
-            command = decode_command(delivery.body, delivery.content_type)
+            command = decode_message(delivery.body, delivery.content_type)
         except CommandDecodeError as error:
             return _dead_lettered(delivery, error.code, error.problem, error.command_id)
         if (reply := check_command(command, self._guards) or self._check_delivery(command, delivery)) is not None:
@@ -82,7 +91,10 @@ class Intake:
             remedy = f"set it to session_id_for(brook{buckets})"
             problem = Problem("sessionId", f"is not that of brook {command.brook}", remedy)
             return _dead_lettered(delivery, RejectionCode.WRONG_SESSION, problem, command.command_id)
-        return Taken(delivery=delivery, key=command.brook, command=prepare(command, _time_of(delivery)))
+        time = _time_of(delivery)
+        if isinstance(command, ClaimedCommand):
+            return Claimed(delivery=delivery, key=command.brook, command=command, default_time=time)
+        return Taken(delivery=delivery, key=command.brook, command=prepare(command, time))
 
     def _is_session_of(self, brook: BrookKey, session_id: str) -> bool:
         buckets = self._session_buckets
@@ -90,7 +102,7 @@ class Intake:
             buckets is not None and session_id == session_id_for(brook, buckets)
         )
 
-    def _check_delivery(self, command: AppendCommand, delivery: Delivery) -> Rejected | None:
+    def _check_delivery(self, command: Command, delivery: Delivery) -> Rejected | None:
         if delivery.message_id not in (None, command.command_id):
             problem = Problem("commandId", "is not the message id", "set the message id to the command id")
             return rejected(command.command_id, RejectionCode.INVALID_COMMAND_ID, problem)
