@@ -16,8 +16,8 @@ from schemas.replies import ConcurrencyConflict, Rejected, RejectionCode, Reply,
 from schemas.types import CommandId
 from worker.claims.resolve import Claims, ReadBlob
 from worker.handlers.append import AppendHandler, GroupResult
-from worker.handlers.brook import BrookState
-from worker.protocol.verdicts import reply_to
+from worker.handlers.brook import BatchFacts, BrookState
+from worker.protocol.verdicts import AlreadyAppended, reply_to
 from worker.protocol.withheld import WITHHELD
 from worker.sessions.base import (
     Abandon,
@@ -32,6 +32,7 @@ from worker.sessions.base import (
 from worker.sessions.brooks import Brooks
 from worker.sessions.causes import cause_of
 from worker.sessions.intake import Claimed, Intake, Taken, TurnedAway, asked_reply_session, reply_content_type
+from worker.sessions.outcomes import Finishing, Told, abandoned, deciding, tell_group, told, traced
 from worker.storage.base import ContradictionError, StoreUnavailableError
 
 log = structlog.get_logger()
@@ -50,6 +51,7 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True):
     settlement: Settlement
     reply: OutgoingReply | None = None
     is_conflict: bool = False
+    told: Told = Told()
     blob: ReadBlob | None = None
 
 
@@ -82,6 +84,10 @@ class GroupProcessor:
         `doubtful` says that any of them may have been decided before. A delivery that meets a bug is abandoned
         alone. Raises StoreError.
         """
+        with deciding(deliveries):
+            return await self._decide(brooks, deliveries, doubtful=doubtful)
+
+    async def _decide(self, brooks: Brooks, deliveries: Sequence[Delivery], *, doubtful: bool) -> list[Decided]:
         decided: dict[int, Decided] = {}
         taken: dict[BrookKey, list[tuple[int, Taken | Claimed]]] = {}
         for index, delivery in enumerate(deliveries):
@@ -92,7 +98,7 @@ class GroupProcessor:
                     _log_turned_away(delivery, reply.code, settlement)
                     decided[index] = self._replied(delivery, settlement, reply, {})
                 case None:
-                    decided[index] = Decided(delivery=delivery, settlement=Abandon())
+                    decided[index] = _abandoned(delivery)
 
         async def append(key: BrookKey, group: list[tuple[int, Taken | Claimed]]) -> None:
             outcomes = await self._append_in_order(brooks.state_of(key), [one for _, one in group], doubtful=doubtful)
@@ -108,9 +114,12 @@ class GroupProcessor:
         again and gets the same replies. Raises BrokerUnavailableError or SessionLostError.
         """
         replies = [one.reply for one in decided if one.reply is not None]
-        if replies:
-            await self._replies.send(replies)
-        await session.settle([(one.delivery, one.settlement) for one in decided])
+        finishing = Finishing([one.delivery for one in decided], [one.told for one in decided])
+        with finishing.under_way():
+            if replies:
+                await self._replies.send(replies)
+            finishing.replied()
+            await session.settle([(one.delivery, one.settlement) for one in decided])
         blobs = [one.blob for one in decided if one.blob is not None and isinstance(one.settlement, Complete)]
         await self._claims.clean_up(blobs)
 
@@ -153,7 +162,7 @@ class GroupProcessor:
             raise
         except Exception:
             log.exception("command.failed", brook=str(brook.key), command=one.command.command_id)
-            return Decided(delivery=one.delivery, settlement=Abandon())
+            return _abandoned(one.delivery)
 
     async def _append(self, brook: BrookState, group: Sequence[Taken], *, doubtful: bool) -> list[Decided]:
         """Append the commands of one brook. Where they meet a bug together, find the one that it is in."""
@@ -172,10 +181,12 @@ class GroupProcessor:
                 log.warning("group.isolating", brook=str(brook.key), commands=len(group))
                 return [found for one in group for found in await self._append(brook, [one], doubtful=True)]
             log.exception("command.failed", brook=str(brook.key), command=group[0].command.command_id)
-            return [Decided(delivery=group[0].delivery, settlement=Abandon())]
+            return [_abandoned(group[0].delivery)]
 
     def _appended(self, key: BrookKey, group: Sequence[Taken], result: GroupResult) -> list[Decided]:
-        _log_committed(key, result)
+        batches = list({id(facts): facts for facts in result.batches.values()}.values())
+        _log_committed(key, result, batches)
+        tell_group(len(group), batches, result.plans)
         # The group's facts go with its first reply only: each property takes the client three microseconds a reply.
         properties: Properties = {
             "plans": result.plans,
@@ -192,7 +203,8 @@ class GroupProcessor:
                     "batchEvents": facts.events,
                 }
             reply = reply_to(one.command.command_id, verdict)
-            decided.append(self._replied(one.delivery, Complete(), reply, properties))
+            before = isinstance(verdict, AlreadyAppended)
+            decided.append(self._replied(one.delivery, Complete(), reply, properties, before=before))
             properties = {}
         return decided
 
@@ -202,11 +214,23 @@ class GroupProcessor:
         settlement = DeadLetter(RejectionCode.CONTRADICTION, str(problem)[:1024])
         return self._replied(one.delivery, settlement, reply, {})
 
-    def _replied(self, delivery: Delivery, settlement: Settlement, reply: Reply, properties: Properties) -> Decided:
-        """The decision with its reply, if it can be routed anywhere."""
+    def _replied(
+        self,
+        delivery: Delivery,
+        settlement: Settlement,
+        reply: Reply,
+        properties: Properties,
+        *,
+        before: bool = False,
+    ) -> Decided:
+        """The decision with its reply, if it can be routed anywhere. `before`: the command took effect before."""
+        trace, context = traced(delivery)
+        if context:
+            properties = {**properties, **context}
         outgoing = self._outgoing(delivery, reply, properties) if _reply_session(delivery) else None
         is_conflict = isinstance(reply, ConcurrencyConflict) or (isinstance(reply, Rejected) and reply.code in WITHHELD)
-        return Decided(delivery=delivery, settlement=settlement, reply=outgoing, is_conflict=is_conflict)
+        about = told(delivery, reply, settlement, trace, before=before)
+        return Decided(delivery=delivery, settlement=settlement, reply=outgoing, is_conflict=is_conflict, told=about)
 
     def _outgoing(self, delivery: Delivery, reply: Reply, properties: Properties) -> OutgoingReply:
         """The reply as a message. Its id is fixed by the command's, so that the broker can drop a repetition."""
@@ -249,8 +273,11 @@ async def _bounded(tasks: Sequence[Callable[[], Awaitable[None]]], concurrency_m
         raise cause_of(raised) from raised
 
 
-def _log_committed(key: BrookKey, result: GroupResult) -> None:
-    batches = {id(facts): facts for facts in result.batches.values()}.values()
+def _abandoned(delivery: Delivery) -> Decided:
+    return Decided(delivery=delivery, settlement=Abandon(), told=abandoned(delivery))
+
+
+def _log_committed(key: BrookKey, result: GroupResult, batches: Sequence[BatchFacts]) -> None:
     if batches:
         log.info(
             "append.committed",
