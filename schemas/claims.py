@@ -11,9 +11,9 @@ from schemas.problems import Problem, shortened
 
 BLOB_NAME_LENGTH_MAX: Final = 250
 
-_BLOB_NAME: Final = re.compile(r"[A-Za-z0-9_-]+(?:[./][A-Za-z0-9_-]+)*")
-_SHA_256: Final = re.compile(r"[0-9a-f]{64}")
-_PAYLOAD_DIGEST: Final = re.compile(r"[A-Za-z0-9_-]{12}")
+BLOB_NAME: Final = re.compile(r"[A-Za-z0-9_-]+(?:[./][A-Za-z0-9_-]+)*")
+SHA_256: Final = re.compile(r"[0-9a-f]{64}")
+PAYLOAD_DIGEST: Final = re.compile(r"[A-Za-z0-9_-]{12}")
 
 
 class Encoding(StrEnum):
@@ -51,7 +51,7 @@ def is_blob_name(text: str) -> bool:
     Letters, digits, `-` and `_`, with single `.` and `/` between them: no such name leads out of a container,
     however a URL is put together.
     """
-    return len(text) <= BLOB_NAME_LENGTH_MAX and _BLOB_NAME.fullmatch(text) is not None
+    return len(text) <= BLOB_NAME_LENGTH_MAX and BLOB_NAME.fullmatch(text) is not None
 
 
 def claim_problems(claim: Claim) -> Iterator[Problem]:
@@ -64,9 +64,9 @@ def claim_problems(claim: Claim) -> Iterator[Problem]:
         )
     if claim.size_bytes < 1:
         yield Problem("claim.sizeBytes", "is not above 0", "give the size of the blob in bytes")
-    if _SHA_256.fullmatch(claim.sha256) is None:
+    if SHA_256.fullmatch(claim.sha256) is None:
         yield Problem("claim.sha256", "is no SHA-256", "give 64 hexadecimal digits in lower case")
     if claim.event_count < 1:
         yield Problem("claim.eventCount", "is not above 0", "put at least one event into the blob")
-    if claim.payload_digest is not None and _PAYLOAD_DIGEST.fullmatch(claim.payload_digest) is None:
+    if claim.payload_digest is not None and PAYLOAD_DIGEST.fullmatch(claim.payload_digest) is None:
         yield Problem("claim.payloadDigest", "is no payload digest", "give what schemas.digests makes, or leave it out")

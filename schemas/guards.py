@@ -22,7 +22,7 @@ PROBLEMS_MAX: Final = 10
 _NO_TIME: Final = "is not an RFC 3339 date-time with offset"
 _TIME_EXAMPLE: Final = "write 2026-01-31T12:00:00Z"
 _INTEGER_MAX: Final = 2**53 - 1
-_RFC_3339: Final = re.compile(
+RFC_3339: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
 
@@ -159,7 +159,7 @@ def _texts(field: str, event: NewEvent) -> Iterator[Problem]:
 
 def _is_time(text: str) -> bool:
     """Accept RFC 3339 with any number of fraction digits (.NET writes seven) and a day that exists."""
-    if _RFC_3339.fullmatch(text) is None:
+    if RFC_3339.fullmatch(text) is None:
         return False
     try:
         datetime.fromisoformat(text[:19])
