@@ -12,6 +12,8 @@ import structlog
 from anyio.abc import TaskGroup
 
 from schemas.guards import Guards
+from worker.claims.blob import BlobClaimStore
+from worker.claims.resolve import Claims
 from worker.clients import blob_service_client, cosmos_client, servicebus_client
 from worker.errors import StartError, WorkerError
 from worker.handlers.append import AppendHandler
@@ -75,6 +77,7 @@ async def open_server(settings: Settings) -> AsyncIterator[SessionServer]:
         blob_service_client(settings) as blobs,
         servicebus_client(settings) as broker,
         _replies(settings) as replies,
+        _claim_store(settings) as claim_store,
     ):
         await check_store(cosmos, settings)
         container = cosmos.get_database_client(settings.cosmos_database).get_container_client(settings.cosmos_container)
@@ -103,6 +106,7 @@ async def open_server(settings: Settings) -> AsyncIterator[SessionServer]:
                 ),
                 handler,
                 replies,
+                claims=Claims(claim_store, guards, settings.claim_options()),
                 brooks_concurrency_max=settings.brooks_concurrency_max,
             ),
             SessionOptions(
@@ -133,6 +137,16 @@ async def _replies(settings: Settings) -> AsyncIterator[ServiceBusReplies]:
             yield replies
         finally:
             await replies.close()
+
+
+@contextlib.asynccontextmanager
+async def _claim_store(settings: Settings) -> AsyncIterator[BlobClaimStore | None]:
+    """The claims, with a client of their own: downloads take no connection from the leases."""
+    if settings.claim_container is None:
+        yield None
+        return
+    async with blob_service_client(settings) as blobs:
+        yield BlobClaimStore(blobs, settings.claim_container)
 
 
 async def _watch_signals(

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from worker.claims.options import ClaimOptions
 from worker.credentials import AzureCredential, credential_problems, is_servicebus_emulator
 from worker.errors import SettingsError
 from worker.locking.options import LeaseOptions, renewal_problem
@@ -122,6 +123,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, Meta(ge=0, le=300, description="How long to wait for a lease that another worker holds.")
     ] = 15.0
 
+    claim_container: Annotated[
+        ContainerName | None,
+        Meta(description="Blob container where senders put events that no message holds. Not set: none are taken."),
+    ] = None
+    claim_bytes_max: Annotated[
+        int, Meta(ge=10_000, le=1_000_000_000, description="Size of one blob of events that is read.")
+    ] = 100_000_000
+    claims_concurrency_max: Annotated[
+        int, Meta(ge=1, le=64, description="Such blobs in hand at once, each in a temporary file.")
+    ] = 4
+    claim_cleanup: Annotated[
+        Literal["delete", "keep"],
+        Meta(description="Blobs of events once their command is settled: deleted, or kept for a lifecycle rule."),
+    ] = "delete"
+
     auto_provision: Annotated[
         bool, Meta(description="Make missing databases, containers and queues at start. Nothing is ever deleted.")
     ] = False
@@ -224,6 +240,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             acquire_timeout_s=self.lease_acquire_timeout_s,
         )
 
+    def claim_options(self) -> ClaimOptions:
+        """What is read of claims, and what becomes of their blobs."""
+        return ClaimOptions(
+            claim_bytes_max=self.claim_bytes_max,
+            claims_concurrency_max=self.claims_concurrency_max,
+            deletes=self.claim_cleanup == "delete",
+        )
+
     def limits(self) -> Limits:
         """What one batch may hold."""
         return Limits(
@@ -255,6 +279,12 @@ def _checks(settings: Settings) -> tuple[tuple[str, str | None], ...]:
             "command_queue",
             f"is {settings.command_queue!r}, where replies go too; use another queue for one of them"
             if settings.command_queue.lower() in lowered
+            else None,
+        ),
+        (
+            "claim_container",
+            f"is {settings.claim_container!r}, where the leases are; senders write there: name another one"
+            if settings.claim_container == settings.lease_container
             else None,
         ),
         ("lease_renew_after_s", renewal_problem(settings.lease_duration_s, settings.lease_renew_after_s)),

@@ -35,7 +35,7 @@ _CHECKS: Final = f"""
 - `lease_renew_after_s` must leave {RENEWAL_MARGIN_S:g} s of `lease_duration_s`, for a renewal that is not answered
   and one more.
 - Exactly one of `reply_queue` and `reply_topic` is set. `reply_topic` alone turns the default `reply_queue` off.
-- `command_queue` is none of the reply addresses.
+- `command_queue` is none of the reply addresses, and `claim_container` is not `lease_container`.
 - `group_commands_max` is at most `recent_commands_max`: every command of a group must still be in the head when it is
   delivered again.
 - `batch_bytes_max` holds the largest head that `recent_commands_max` commands make, and as much again for an event.

@@ -15,9 +15,11 @@ EMULATOR_STARTERS = ("worker.cli", "worker.demo")
 """The commands that start the embedded services: nothing else may know them."""
 
 AZURE_ADAPTERS = (
+    "worker.claims.blob",
     "worker.clients",
     "worker.identity",
     "worker.locking.blob",
+    "worker.operations",
     "worker.provisioning",
     "worker.sessions.replies",
     "worker.sessions.servicebus",
@@ -156,6 +158,7 @@ def test_the_ports_know_only_what_they_speak_of() -> None:
     allowed = ("worker.protocol", "schemas", "msgspec")
     assert beyond(("worker.storage.base", "worker.locking.base"), allowed=allowed) == []
     assert beyond(("worker.sessions.base",), allowed=allowed) == []
+    assert beyond(("worker.claims.base",), allowed=(*allowed, "worker.storage.base")) == []
 
 
 def test_handlers_carry_out_decisions_through_the_ports() -> None:

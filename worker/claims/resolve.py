@@ -18,6 +18,7 @@ from schemas.guards import Guards
 from schemas.replies import Rejected, RejectionCode
 from worker.claims.base import ClaimContent, ClaimGoneError, ClaimStore, ClaimsUnavailableError
 from worker.claims.content import prepare_claimed, unusable_file
+from worker.claims.options import ClaimOptions
 from worker.protocol.prepare import PreparedCommand, prepare_withheld
 
 log = structlog.get_logger()
@@ -32,14 +33,6 @@ _CLEAN_UP_TIME_MAX_S: Final = 5.0
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-class ClaimOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What is read of claims, and what becomes of their blobs; see the settings of the same names."""
-
-    claim_bytes_max: int = 100_000_000
-    claims_concurrency_max: int = 4
-    deletes: bool = True
 
 
 class ReadBlob(msgspec.Struct, frozen=True):
