@@ -12,10 +12,10 @@ SEED ?= 1
 RUNS ?= 1000
 
 SOURCES := schemas worker brook_client emulator
-SCRIPTS := $(wildcard examples bench)
+SCRIPTS := $(wildcard examples bench docsite)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench bench-quick bench-profile soak test chaos bench-large bench-emulator explore simulate lint types format clean
+.PHONY: help install demo bench bench-quick bench-profile soak test chaos bench-large bench-emulator explore simulate lint types format docs docs-serve picture diagrams clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -83,6 +83,22 @@ format: $(STAMP) ## Format the code and mend what can be mended
 	@$(BIN)/ruff check --fix $(SOURCES) $(SCRIPTS) tests
 	@$(BIN)/ruff format $(SOURCES) $(SCRIPTS) tests
 
+# Material for MkDocs otherwise tells at each build that it will end one day.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
+DOCS_ADDRESS ?= 127.0.0.1:8000
+
+docs: $(STAMP) ## Build the documentation's site in site/; a warning or a broken link fails it
+	@$(MKDOCS) build --strict $(ARGS)
+
+docs-serve: $(STAMP) ## Show the documentation while it is written; DOCS_ADDRESS=127.0.0.1:8000
+	@$(MKDOCS) serve --dev-addr $(DOCS_ADDRESS) $(ARGS)
+
+picture: $(STAMP) ## Run the demo and make the picture of it that README shows
+	@$(BIN)/python -m docsite.picture
+
+diagrams: $(STAMP) ## Draw the documentation's diagrams
+	@$(BIN)/python -m docsite.diagrams
+
 clean: ## Remove .venv, caches and what the demo left
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .demo build dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .demo build dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,7 +1,5 @@
 """Every state that a few writers can bring one brook into, with small bounds; `make explore` goes further."""
 
-from pathlib import Path
-
 import msgspec
 import pytest
 
@@ -12,9 +10,7 @@ from tests.simulation.explore.run import explore, replay
 from tests.simulation.explore.scenario import Scenario, command
 from tests.simulation.explore.scenarios import BY_NAME, SCENARIOS
 from tests.simulation.explore.world import Action
-from worker.protocol.states import TRANSITIONS, Stage, Transition, Write, diagram
-
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
+from worker.protocol.states import TRANSITIONS, Stage, Transition, Write
 
 SMALL_STATES_MAX = 2_000
 MUTANT_STATES_MAX = 20_000
@@ -178,7 +174,3 @@ def test_a_writer_is_run_from_its_start_to_the_same_state_each_time() -> None:
     edge = machine.step(machine.start, ("received", ((0, False),)))
     assert machine.nodes[edge.node].call == ("load",)
     assert machine.step(machine.start, ("received", ((0, False),))) == edge
-
-
-def test_the_page_shows_the_diagram_that_the_table_gives() -> None:
-    assert f"```mermaid\n{diagram()}\n```" in PAGE.read_text(encoding="utf-8")

@@ -1,10 +1,10 @@
 """The stages of a brook and the writes that lead from one to another: the protocol as one table.
 
 Nothing here decides anything. It says what the decisions may lead to; the exploration of the handler checks every
-write against it, and the diagram in docs/protocol.md is made from it.
+write against it, and the picture in docs/protocol.md is drawn from it (docsite/states.py).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -125,23 +125,3 @@ def write_of(operations: Sequence[Operation], before: StoredBrook) -> Write | No
             return Write.COMMIT if moves else Write.DROP
         case _:
             return None
-
-
-def diagram() -> str:
-    """The table as a Mermaid state diagram."""
-    return "\n".join(_diagram_lines())
-
-
-def _diagram_lines() -> Iterator[str]:
-    yield "stateDiagram-v2"
-    yield f"    [*] --> {Stage.ABSENT}"
-    for stage, meaning in MEANINGS.items():
-        yield f"    {stage}: {stage}<br/>{meaning}"
-    writes: dict[tuple[Stage, Stage], list[Write]] = {}
-    stages, kinds = list(Stage), list(Write)
-    for before, write, after in sorted(
-        TRANSITIONS, key=lambda one: (stages.index(one.before), stages.index(one.after), kinds.index(one.write))
-    ):
-        writes.setdefault((before, after), []).append(write)
-    for (before, after), labels in writes.items():
-        yield f"    {before} --> {after}: {', '.join(labels)}"

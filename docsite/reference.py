@@ -1,0 +1,212 @@
+"""Pages that are made from the code while the site is built, so that they cannot be out of date."""
+
+import enum
+import inspect
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+import typer.main
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+
+from schemas.commands import AppendCommand, NewEvent
+from schemas.events import RecordedEvent
+from schemas.guards import Guards
+from schemas.keys import BROOK_KEY_BYTES_MAX, BrookKey
+from schemas.problems import Problem
+from schemas.replies import Appended, ConcurrencyConflict, Rejected, RejectionCode
+from schemas.types import MESSAGE_ID_LENGTH_MAX, POSITION_MAX
+from worker.cli import app
+
+_PYTHON: Final = {
+    "brook_client": "The producer's and reader's side.",
+    "schemas.commands": "What a producer sends.",
+    "schemas.replies": "What it gets back.",
+    "schemas.events": "What a reader gets.",
+    "schemas.keys": "Brook keys, and the ids made from them.",
+    "schemas.codec": "Bytes to commands and replies, and back.",
+    "worker.storage.base": "What the worker asks of a store: to implement for another one.",
+    "worker.locking.base": "What the worker asks of leases.",
+    "worker.sessions.base": "What the worker asks of a broker.",
+    "emulator.app": "The embedded services in a test.",
+    "emulator.handle": "The embedded services as another process.",
+    "emulator.faults": "Rules for faults.",
+}
+
+
+def pages() -> Mapping[str, str]:
+    """The pages by their place in the site."""
+    return {
+        "reference/commands.md": "\n".join(_command_line()),
+        "reference/messages.md": "\n".join(_messages()),
+        "reference/python.md": "\n".join(_python()),
+    }
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+def _command_line() -> Iterator[str]:
+    yield "# The command line"
+    yield ""
+    yield "Made from the code: what `brook-worker COMMAND --help` says."
+    yield ""
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    yield from _group(group, "brook-worker")
+
+
+def _group(group: TyperGroup, path: str) -> Iterator[str]:
+    for name in sorted(group.commands):
+        command = group.commands[name]
+        if isinstance(command, TyperGroup):
+            yield from _group(command, f"{path} {name}")
+        elif isinstance(command, TyperCommand) and not command.hidden:
+            yield from _command(command, f"{path} {name}")
+
+
+def _command(command: TyperCommand, path: str) -> Iterator[str]:
+    arguments = [one for one in command.params if isinstance(one, TyperArgument)]
+    options = [one for one in command.params if isinstance(one, TyperOption) and not one.hidden]
+    shown = " ".join([path, *(one.metavar or str(one.name).upper() for one in arguments)])
+    yield f"## {path}"
+    yield ""
+    yield f"`{shown}`"
+    yield ""
+    yield _paragraphs(inspect.cleandoc(command.help or ""))
+    yield ""
+    if not options:
+        return
+    yield "| option | default | |"
+    yield "|---|---|---|"
+    for option in options:
+        names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
+        value = f" `{option.metavar}`" if option.metavar and not option.is_flag else ""
+        default = "" if option.default in (None, False, ()) or callable(option.default) else f"`{option.default}`"
+        yield f"| {names}{value} | {default} | {_cell(option.help or '')} |"
+    yield ""
+
+
+def _paragraphs(text: str) -> str:
+    """Help as Markdown: what is indented is an example."""
+    parts = text.replace("\b\n", "").split("\n\n")
+    return "\n\n".join(_example(part) if part.startswith(("  ", "brook-worker ")) else part for part in parts)
+
+
+def _example(text: str) -> str:
+    return f"```sh\n{inspect.cleandoc(text)}\n```"
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+def _messages() -> Iterator[str]:
+    yield "# Messages"
+    yield ""
+    yield "Made from `schemas/`. JSON by default, MessagePack with content type `application/msgpack`. A field with a"
+    yield "default may be left out. In a command an unknown field is an error; in a reply it is to be ignored."
+    yield ""
+    yield "## A command's message"
+    yield ""
+    yield "| property | |"
+    yield "|---|---|"
+    yield f"| message id | the command id, at most {MESSAGE_ID_LENGTH_MAX} characters |"
+    yield "| session id | `session_id_for(brook)` of `schemas.keys`: the brook key, or its hash, or its bucket |"
+    yield "| content type | `application/json` or `application/msgpack`; none is JSON |"
+    yield "| reply to | the worker's reply entity, one of `reply_entities_allowed`, or none |"
+    yield "| reply-to session id | the session that the reply is to have; without one, the brook's |"
+    yield ""
+    for kind in (AppendCommand, NewEvent, BrookKey):
+        yield from _struct(kind)
+    yield f"A brook key has at most {BROOK_KEY_BYTES_MAX:,} bytes of UTF-8, a position is at most {POSITION_MAX:,}."
+    yield ""
+    yield "## A reply's message"
+    yield ""
+    yield "The correlation id is the command's message id. The message id is a fixed function of the command id"
+    yield "(`reply_message_id` of `schemas.keys`), so that duplicate detection drops repetitions."
+    yield ""
+    for reply in (Appended, ConcurrencyConflict, Rejected, Problem):
+        yield from _struct(reply)
+    yield "### Rejection codes"
+    yield ""
+    yield "New ones may come: treat one that you do not know as a rejection like any other."
+    yield ""
+    yield from (f"- `{code.value}`" for code in RejectionCode)
+    yield ""
+    yield "## An event as it is read"
+    yield ""
+    yield from _struct(RecordedEvent)
+    yield "## What is checked"
+    yield ""
+    yield inspect.cleandoc(Guards.__doc__ or "")
+    yield ""
+    yield "| guard | default |"
+    yield "|---|---|"
+    for field in msgspec.structs.fields(Guards):
+        yield f"| `{field.name}` | `{field.default}` |"
+    yield ""
+
+
+def _struct(kind: type[msgspec.Struct]) -> Iterator[str]:
+    config = kind.__struct_config__
+    yield f"### {kind.__name__}"
+    yield ""
+    yield inspect.cleandoc(kind.__doc__ or "")
+    yield ""
+    yield "| field | type | default |"
+    yield "|---|---|---|"
+    if config.tag is not None:
+        yield f'| `{config.tag_field}` | `"{config.tag}"` | |'
+    for field in msgspec.structs.fields(kind):
+        default = "" if field.required else f"`{_default(field.default)}`"
+        yield f"| `{field.encode_name}` | `{_cell(_type(field.type))}` | {default} |"
+    yield ""
+
+
+def _default(value: Any) -> str:
+    return "null" if value is None else "[]" if value == () else str(value)
+
+
+def _type(kind: Any) -> str:
+    """A type as JSON has it."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return _type(arguments[0])
+    if origin is typing.Literal:
+        return " | ".join(f'"{value}"' if isinstance(value, str) else str(value) for value in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(map(_type, arguments))
+    if origin is tuple:
+        return f"array of {_type(arguments[0])}"
+    if origin is dict:
+        return "object"
+    if isinstance(kind, typing.NewType):
+        return _type(kind.__supertype__)
+    if isinstance(kind, enum.EnumMeta) or kind is str:
+        return "string"
+    return {int: "integer", bytes: "base64 string", bool: "boolean", type(None): "null", float: "number"}.get(
+        kind, getattr(kind, "__name__", str(kind))
+    )
+
+
+# --- Python -----------------------------------------------------------------------------------------------------------
+
+
+def _python() -> Iterator[str]:
+    yield "# Python"
+    yield ""
+    yield "Made from the docstrings: each says first what is guaranteed."
+    yield ""
+    for module, what in _PYTHON.items():
+        yield f"## {module}"
+        yield ""
+        yield what
+        yield ""
+        yield f"::: {module}"
+        yield ""
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())

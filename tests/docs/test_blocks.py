@@ -1,0 +1,192 @@
+"""Every block of the documentation is run, or is checked against the code, or says why it is not."""
+
+import functools
+import importlib
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+import typer.main
+import yaml
+from typer.core import TyperCommand, TyperGroup
+from typer.exceptions import TyperException
+
+from emulator.faults import Rule
+from schemas import codec
+from tests.support.page_shell import SHELLS, command_text, commands
+from tests.support.pages import ROOT, Block, blocks, pages
+from tests.support.worker_settings import NOWHERE
+from worker.cli import app
+from worker.configuration import FILE_VARIABLE, PREFIX, load_settings, variable
+from worker.settings import Settings
+
+BLOCKS = [block for page in pages() for block in blocks(page)]
+REASON_LENGTH_MIN = 10
+CLI: object = typer.main.get_command(app)
+
+
+def of(*languages: str) -> list[pytest.param]:  # type: ignore[valid-type]  # pytest.param is a function that makes what it names
+    return [pytest.param(block, id=block.where) for block in BLOCKS if block.language in languages]
+
+
+def test_there_are_blocks_of_each_kind() -> None:
+    assert {"sh", "python", "json"} <= {block.language for block in BLOCKS}
+
+
+def test_every_block_is_of_a_kind_that_is_checked_or_says_why_not() -> None:
+    unchecked = [
+        f"{block.where}: {block.language or 'no language'}"
+        for block in BLOCKS
+        if block.language not in CHECKS and block.marker("not run") is None
+    ]
+    assert unchecked == [], "name the language, or mark the block: <!-- not run: why -->"
+
+
+def test_every_reason_is_one_and_every_marker_is_known() -> None:
+    known = {"not run", "run", "file", "settings", "command", "reply", "fault"}
+    for block in BLOCKS:
+        names = {marker.partition(":")[0].strip() for marker in block.markers}
+        assert names <= known, f"{block.where}: {names - known}"
+        reason = block.marker("not run")
+        assert reason is None or len(reason) >= REASON_LENGTH_MIN, f"{block.where}: say why it is not run"
+
+
+def test_no_command_hides_in_plain_text() -> None:
+    hidden = [
+        block.where
+        for block in BLOCKS
+        if block.language == "text" and re.search(r"^(\$ |brook-worker |make |curl |python )", block.text, re.MULTILINE)
+    ]
+    assert hidden == [], "a command stands in an `sh` block, or after `$ ` in a `console` block"
+
+
+@pytest.mark.parametrize("block", of(*SHELLS))
+def test_shell_can_be_read_and_its_commands_exist(block: Block) -> None:
+    text = command_text(block)
+    assert text.strip(), f"{block.where}: no command; write it after `$ `"
+    parsed = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True, check=False)
+    assert parsed.returncode == 0, f"{block.where}: {parsed.stderr}"
+    for words in commands(text):
+        if (check := COMMANDS.get(words[0])) is not None:
+            check(block, words)
+
+
+def check_brook_worker(block: Block, words: list[str]) -> None:
+    """Name, options and arguments are those of the command line."""
+    command, path, rest = CLI, ["brook-worker"], words[1:]
+    while isinstance(command, TyperGroup) and rest and not rest[0].startswith("-"):
+        found = command.commands.get(rest[0])
+        assert found is not None, f"{block.where}: there is no command {' '.join([*path, rest[0]])!r}"
+        command, path, rest = found, [*path, rest[0]], rest[1:]
+    if "--help" in rest:
+        return
+    assert isinstance(command, TyperCommand), f"{block.where}: {words} names no command"
+    try:
+        command.make_context(path[-1], [re.sub(r"^\$\w+$", "1", argument) for argument in rest])
+    except TyperException as error:
+        pytest.fail(f"{block.where}: {' '.join(words)}: {error.format_message()}")
+
+
+@functools.cache
+def make_targets() -> frozenset[str]:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    return frozenset(re.findall(r"^([a-z][a-z-]*):", text, re.MULTILINE))
+
+
+def check_make(block: Block, words: list[str]) -> None:
+    for word in words[1:]:
+        if "=" not in word and not word.startswith("-"):
+            assert word in make_targets(), f"{block.where}: the Makefile has no target {word!r}"
+
+
+def check_python(block: Block, words: list[str]) -> None:
+    if words[1:2] == ["-m"]:
+        assert importlib.util.find_spec(words[2]) is not None, f"{block.where}: there is no module {words[2]}"
+
+
+def check_pytest(block: Block, words: list[str]) -> None:
+    for word in words[1:]:
+        if word.startswith("tests/"):
+            assert (ROOT / word.partition("::")[0]).exists(), f"{block.where}: {word} is not there"
+
+
+COMMANDS: dict[str, Callable[[Block, list[str]], None]] = {
+    "brook-worker": check_brook_worker,
+    "make": check_make,
+    "python": check_python,
+    ".venv/bin/python": check_python,
+    "pytest": check_pytest,
+    ".venv/bin/pytest": check_pytest,
+}
+
+
+@pytest.mark.parametrize("block", of("json"))
+def test_json_is_what_it_is_said_to_be(block: Block) -> None:
+    value = json.loads(block.text)
+    if block.marker("command") is not None or (isinstance(value, dict) and {"commandId", "brook"} <= value.keys()):
+        codec.decode_command(block.text.encode())
+    elif block.marker("reply") is not None or (isinstance(value, dict) and "outcome" in value):
+        codec.decode_reply(block.text.encode())
+    elif block.marker("fault") is not None:
+        msgspec.json.decode(block.text, type=Rule)
+
+
+@pytest.mark.parametrize("block", of("toml"))
+def test_toml_can_be_read_and_names_settings(block: Block, tmp_path: Path) -> None:
+    table = tomllib.loads(block.text)
+    fields = {field.name: field for field in msgspec.structs.fields(Settings)}
+    if block.marker("settings") is None and not (table.keys() & fields.keys()):
+        return
+    path = tmp_path / "worker.toml"
+    path.write_text(block.text, encoding="utf-8")
+    environ = {
+        variable(name): getattr(NOWHERE, name).reveal()
+        if hasattr(getattr(NOWHERE, name), "reveal")
+        else str(getattr(NOWHERE, name))
+        for name, field in fields.items()
+        if field.required and name not in table
+    }
+    load_settings(environ=environ, config_file=path)
+
+
+@pytest.mark.parametrize("block", of("yaml"))
+def test_yaml_can_be_read(block: Block) -> None:
+    assert list(yaml.safe_load_all(block.text)), block.where
+
+
+@pytest.mark.parametrize("block", of("javascript", "js"))
+def test_javascript_can_be_read(block: Block, tmp_path: Path) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    path = tmp_path / "block.mjs"
+    path.write_text(block.text, encoding="utf-8")
+    done = subprocess.run([node, "--check", str(path)], text=True, capture_output=True, check=False)
+    assert done.returncode == 0, f"{block.where}: {done.stderr}"
+
+
+CHECKS = frozenset({*SHELLS, "python", "json", "toml", "yaml", "javascript", "js", "text"})
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in pages()])
+def test_variables_that_a_page_names_are_settings(page: Path) -> None:
+    known = {variable(field.name) for field in msgspec.structs.fields(Settings)} | {FILE_VARIABLE, PREFIX}
+    named = set(re.findall(rf"{PREFIX}[A-Z0-9_]*", page.read_text(encoding="utf-8")))
+    assert named <= known, f"{page}: {sorted(named - known)}"
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in pages()])
+def test_targets_and_paths_that_a_page_names_in_code_are_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    named = set(re.findall(r"`make ([a-z][a-z-]*)", text))
+    assert named <= make_targets(), f"{page}: {sorted(named - make_targets())}"
+    folders = "bench|brook_client|deploy|docs|emulator|examples|schemas|tests|worker"
+    for path in re.findall(rf"`((?:{folders})/[\w./-]*[\w/])`", text):
+        assert (ROOT / path).exists(), f"{page}: `{path}` is not there"

@@ -1,0 +1,131 @@
+"""The site builds without a warning and without a network, and shows nothing that comes from another host."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from docsite import reference
+from docsite.hooks import outside_of_blocks
+from schemas.replies import RejectionCode
+from tests.support.pages import ROOT
+
+pytestmark = pytest.mark.slow
+
+BUILD_TIMEOUT_S = 110
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    done = build(ROOT / "mkdocs.yml", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def build(config: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Build with every way to another host closed: a proxy that nobody listens at."""
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:1")
+    return subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(config), "--site-dir", str(folder)],
+        cwd=config.parent,
+        env=os.environ | nowhere | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)},
+        text=True,
+        capture_output=True,
+        check=False,
+        timeout=BUILD_TIMEOUT_S,
+    )
+
+
+class Loaded(HTMLParser):
+    """Collects what a browser would load to show a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.classes: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        self.classes.update(given.get("class", "").split())
+        if tag in ("script", "img", "iframe", "source", "video", "audio"):
+            self.addresses.append(given.get("src", ""))
+        elif tag == "link" and given.get("rel") not in ("canonical", "next", "prev", "edit"):
+            self.addresses.append(given.get("href", ""))
+
+
+def loaded(site: Path) -> Iterator[tuple[Path, Loaded]]:
+    for path in site.rglob("*.html"):
+        parser = Loaded()
+        parser.feed(path.read_text(encoding="utf-8"))
+        yield path, parser
+
+
+@pytest.mark.timeout(120)
+def test_nothing_is_loaded_from_another_host(site: Path) -> None:
+    foreign = [
+        (path.name, address)
+        for path, page in loaded(site)
+        for address in page.addresses
+        if re.match(r"(https?:)?//", address)
+    ]
+    assert foreign == []
+    for path in site.rglob("*.css"):
+        assert re.findall(r"url\(['\"]?(?:https?:)?//|@import", path.read_text(encoding="utf-8")) == [], path
+
+
+def test_no_page_needs_a_library_that_the_theme_would_fetch(site: Path) -> None:
+    """The theme's script loads Mermaid from another host where a page has a Mermaid diagram."""
+    assert [path.name for path, page in loaded(site) if "mermaid" in page.classes] == []
+
+
+def test_readme_is_the_first_page_and_its_picture_is_there(site: Path) -> None:
+    page = (site / "index.html").read_text(encoding="utf-8")
+    assert "Your first command in five minutes" in page
+    assert "<!-- file:" not in page, "markers are for the tests"
+    for address in re.findall(r'<img[^>]* src="([^"]+)"', page):
+        assert (site / address).exists(), address
+
+
+def test_the_reference_is_made_from_the_code(site: Path) -> None:
+    messages = (site / "reference" / "messages.html").read_text(encoding="utf-8")
+    assert all(code.value in messages for code in RejectionCode)
+    commands = (site / "reference" / "commands.html").read_text(encoding="utf-8")
+    for shown in ("brook-worker run", "--settings-file", "--backward"):
+        assert shown in commands
+    python = (site / "reference" / "python.html").read_text(encoding="utf-8")
+    for shown in ("BrookClient", "ConcurrencyConflict", "session_id_for", "acquire"):
+        assert shown in python
+
+
+def test_the_site_can_be_searched_without_a_server(site: Path) -> None:
+    assert (site / "search" / "search_index.js").exists()
+
+
+def test_broken_links_fail_the_build(tmp_path: Path) -> None:
+    config = tmp_path / "mkdocs.yml"
+    content = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    content = content.replace("docsite/hooks.py", str(ROOT / "docsite" / "hooks.py"))
+    config.write_text(re.sub(r"^nav:.*", "nav: [page.md]\n", content, flags=re.MULTILINE | re.DOTALL), encoding="utf-8")
+    (tmp_path / "docs").mkdir()
+    text = "# Page\n\n[a](gone.md), [b](#gone-anchor), [c](../nowhere/gone.svg)\n"
+    (tmp_path / "docs" / "page.md").write_text(text, encoding="utf-8")
+    done = build(config, tmp_path / "site")
+    assert done.returncode != 0
+    for told in ("gone.md", "#gone-anchor", "nowhere/gone.svg"):
+        assert told in done.stderr
+
+
+def test_blocks_are_left_alone_when_links_are_changed() -> None:
+    text = "a\n```sh\na\n```\na\n~~~text\na\n~~~\na\n"
+    assert outside_of_blocks(text, lambda part: part.replace("a", "b")) == "b\n```sh\na\n```\nb\n~~~text\na\n~~~\nb\n"
+
+
+def test_every_generated_page_has_one_title() -> None:
+    for name, text in reference.pages().items():
+        assert len(re.findall(r"^# ", outside_of_blocks(text, str), re.MULTILINE)) == 1, name
