@@ -6,6 +6,7 @@ async with Emulator(config=ServiceBusConfig(queues=(QueueConfig(name="commands")
 
 import asyncio
 import contextlib
+import ssl
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from emulator.config import ConfigError, ServiceBusConfig, load_config
 from emulator.control import ControlServer
 from emulator.cosmos import CosmosServer
 from emulator.faults import Faults
+from emulator.identity import TokenAuthority
 from emulator.journal import Journal, MemoryJournal, SqliteJournal
 from emulator.process import loop_factory, stop_signal, write_whole
 from emulator.servicebus import AdminServer, ServiceBusServer
@@ -78,7 +80,12 @@ class Emulator:
         admin_port: int = 0,
         seed: int = 0,
         clock: Clock | None = None,
+        authority: TokenAuthority | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        """With `authority`, tokens that it issues are taken beside the keys; with `tls`, HTTP services speak https."""
+        self._authority = authority
+        self._tls = tls
         self.clock: Clock = clock or SystemClock()
         self.faults = Faults(seed)
         self.config = _read_config(config)
@@ -147,9 +154,24 @@ class Emulator:
             faults=faults,
             key_name=SERVICEBUS_KEY_NAME,
             key=SERVICEBUS_KEY,
+            authority=self._authority,
         )
-        self.cosmos = CosmosServer(account_key=COSMOS_KEY, clock=clock, journal=self._journal("cosmos"), faults=faults)
-        self.blob = BlobServer(account_key=DEVELOPMENT_KEY, clock=clock, journal=self._journal("blob"), faults=faults)
+        self.cosmos = CosmosServer(
+            account_key=COSMOS_KEY,
+            clock=clock,
+            journal=self._journal("cosmos"),
+            faults=faults,
+            authority=self._authority,
+            tls=self._tls,
+        )
+        self.blob = BlobServer(
+            account_key=DEVELOPMENT_KEY,
+            clock=clock,
+            journal=self._journal("blob"),
+            faults=faults,
+            authority=self._authority,
+            tls=self._tls,
+        )
 
     def _journal(self, service: str) -> Journal:
         if self._data_dir is None:

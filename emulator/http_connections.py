@@ -4,6 +4,7 @@ What a service says to malformed HTTP, and how long its lines may be, is the ser
 """
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
@@ -134,8 +135,10 @@ class Listener:
     def __init__(self) -> None:
         self._runner: web.AppRunner | web.ServerRunner | None = None
 
-    async def start(self, runner: web.AppRunner | web.ServerRunner, port: int) -> int:
-        """Listen; 0 takes any free port. Returns the port.
+    async def start(
+        self, runner: web.AppRunner | web.ServerRunner, port: int, tls: ssl.SSLContext | None = None
+    ) -> int:
+        """Listen, with `tls` for https; 0 takes any free port. Returns the port.
 
         Raises:
             OSError: the port cannot be had; nothing is left open.
@@ -144,7 +147,7 @@ class Listener:
             raise RuntimeError("this server was started already")
         await runner.setup()
         try:
-            await web.TCPSite(runner, HOST, port).start()
+            await web.TCPSite(runner, HOST, port, ssl_context=tls).start()
         except OSError:
             await runner.cleanup()
             raise

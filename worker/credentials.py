@@ -70,6 +70,23 @@ def is_servicebus_emulator(settings: "Settings") -> bool:
     return secret is not None and "UseDevelopmentEmulator=true" in secret.reveal()
 
 
+def servicebus_entry(settings: "Settings") -> str:
+    """The settings to look at when Service Bus does not let us in."""
+    by_key = settings.servicebus_connection_string is not None
+    return "servicebus_connection_string" if by_key else "servicebus_namespace and the roles of the identity"
+
+
+def cosmos_entry(settings: "Settings") -> str:
+    """The settings to look at when Cosmos DB does not let us in."""
+    return f"cosmos_endpoint and {'the roles of the identity' if settings.cosmos_key is None else 'cosmos_key'}"
+
+
+def blob_entry(settings: "Settings") -> str:
+    """The settings to look at when Blob Storage does not let us in."""
+    by_key = settings.blob_connection_string is not None
+    return "blob_connection_string" if by_key else "blob_account_url and the roles of the identity"
+
+
 def parts(connection_string: str) -> dict[str, str] | None:
     """The names and values of a connection string, or None when it is not one."""
     pairs = [part.partition("=") for part in connection_string.strip().rstrip(";").split(";")]

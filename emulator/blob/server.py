@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import ssl
 import time
 import uuid
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from emulator.blob.store import CAPACITY_BYTES
 from emulator.clock import Clock
 from emulator.faults import Answer, ApplyLate, ApplyThenDrop, DropBefore, Effect, Faults, NoFault, Truncate
 from emulator.http_connections import CONNECTIONS_MAX, IDLE_S, STOP_S, Listener
+from emulator.identity import TokenAuthority
 from emulator.journal import Journal
 
 log = structlog.get_logger()
@@ -58,11 +60,14 @@ class BlobServer:
         connections_max: int = CONNECTIONS_MAX,
         idle_s: float = IDLE_S,
         read_idle_s: float = READ_IDLE_S,
+        authority: TokenAuthority | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.engine = BlobEngine(clock=clock, journal=journal, capacity_bytes=capacity_bytes)
         self.account_name = account_name
         self.account_key = account_key
-        self._shared_key = SharedKey(account_name, account_key)
+        self._tls = tls
+        self._shared_key = SharedKey(account_name, account_key, authority, secure=tls is not None)
         self._faults = faults
         self._clock = clock
         self._connections_max = connections_max
@@ -77,13 +82,17 @@ class BlobServer:
         """The account's URL, once the server listens."""
         if not self._port:
             raise RuntimeError("the Blob server does not listen yet: await start() first")
-        return f"http://127.0.0.1:{self._port}/{self.account_name}"
+        return f"{self._scheme}://127.0.0.1:{self._port}/{self.account_name}"
+
+    @property
+    def _scheme(self) -> str:
+        return "http" if self._tls is None else "https"
 
     @property
     def connection_string(self) -> str:
         """What BlobServiceClient.from_connection_string takes, once the server listens."""
         return (
-            f"DefaultEndpointsProtocol=http;AccountName={self.account_name};AccountKey={self.account_key};"
+            f"DefaultEndpointsProtocol={self._scheme};AccountName={self.account_name};AccountKey={self.account_key};"
             f"BlobEndpoint={self.endpoint};"
         )
 
@@ -95,7 +104,8 @@ class BlobServer:
             connections_max=self._connections_max,
             idle_s=self._idle_s,
         )
-        self._port = await self._listener.start(web.ServerRunner(server, shutdown_timeout=STOP_S), port)
+        runner = web.ServerRunner(server, shutdown_timeout=STOP_S)
+        self._port = await self._listener.start(runner, port, self._tls)
         return self._port
 
     async def stop(self) -> None:

@@ -1,6 +1,7 @@
-"""Shared Key authorization, as the service verifies it.
+"""Shared Key authorization and tokens of Microsoft Entra ID, as the service verifies them.
 
-Source: https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key (version 2015-02-21 and later).
+Sources: https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key (version 2015-02-21 and later),
+https://learn.microsoft.com/rest/api/storageservices/authorize-with-azure-active-directory.
 """
 
 import base64
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from emulator.blob.errors import BlobError
 from emulator.blob.records import parse_http_date
+from emulator.identity import TokenAuthority, TokenRefused
 
 DATE_TOLERANCE_S = 15 * 60
 _SIGNED_HEADERS = (
@@ -29,11 +31,18 @@ _SIGNED_HEADERS = (
 _IGNORED_AT_FIRST = "-'"
 
 
-class SharedKey:
-    """One account and its key."""
+_BEARER_VERSION_MIN = "2017-11-09"
 
-    def __init__(self, account_name: str, account_key: str) -> None:
+
+class SharedKey:
+    """One account and its key; with an authority, its tokens too, over https (`secure`) only."""
+
+    def __init__(
+        self, account_name: str, account_key: str, authority: TokenAuthority | None = None, *, secure: bool = False
+    ) -> None:
         self.account_name = account_name
+        self._authority = authority
+        self._secure = secure
         try:
             self._key = base64.b64decode(account_key, validate=True)
         except (binascii.Error, ValueError):
@@ -56,6 +65,9 @@ class SharedKey:
         if authorization is None:
             raise BlobError("NoAuthenticationInformation", headers={"WWW-Authenticate": "SharedKey"})
         scheme, _, credentials = authorization.partition(" ")
+        if scheme == "Bearer" and self._authority is not None:
+            self._check_token(self._authority, credentials.strip(), headers, now_s)
+            return
         account, separator, signature = credentials.strip().partition(":")
         if scheme != "SharedKey" or not separator or not signature:
             raise BlobError("InvalidAuthenticationInfo")
@@ -66,6 +78,23 @@ class SharedKey:
         expected = base64.b64encode(hmac.digest(self._key, _as_sent(to_sign), hashlib.sha256))
         if not hmac.compare_digest(expected, _as_sent(signature)):
             raise _failed(f"The MAC signature is not the one computed over: '{to_sign}'.")
+
+    def _check_token(self, authority: TokenAuthority, token: str, headers: Mapping[str, str], now_s: float) -> None:
+        if not self._secure:
+            raise _failed("Authentication scheme Bearer is not allowed with HTTP.")
+        if headers.get("x-ms-version", "") < _BEARER_VERSION_MIN:
+            raise _failed(f"Authentication scheme Bearer needs x-ms-version {_BEARER_VERSION_MIN} or later.")
+        audiences = ("https://storage.azure.com", f"https://{self.account_name}.blob.core.windows.net")
+        try:
+            authority.check(token, audiences, now_s=now_s)
+        except TokenRefused as refused:
+            challenge = f"Bearer authorization_uri={authority.issuer}oauth2/authorize resource_id={audiences[0]}"
+            raise BlobError(
+                "InvalidAuthenticationInfo",
+                status=401,
+                headers={"WWW-Authenticate": challenge},
+                details={"AuthenticationErrorDetail": f"The token is not accepted: {refused}."},
+            ) from refused
 
 
 def string_to_sign(

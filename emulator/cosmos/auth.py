@@ -1,13 +1,19 @@
-"""Master key signatures: https://learn.microsoft.com/rest/api/cosmos-db/access-control-on-cosmosdb-resources."""
+"""Who may do what: master key signatures and tokens of Microsoft Entra ID.
+
+https://learn.microsoft.com/rest/api/cosmos-db/access-control-on-cosmosdb-resources
+https://learn.microsoft.com/azure/cosmos-db/how-to-connect-role-based-access-control
+"""
 
 import base64
 import hashlib
 import hmac
 import re
+import time
 from typing import Final
 from urllib.parse import unquote
 
 from emulator.cosmos.errors import CosmosError
+from emulator.identity import TokenAuthority, TokenRefused
 
 WELL_KNOWN_KEY: Final = "C2y6yDjf5/R+ob0N8A7Cgv30VRDJIWEHLM+4QDU5DE2nQ9nDuVTqobD4b8mGGyPMbIZnqyMsEcaGQy67XIw/Jw=="
 """The key that the official emulator publishes for everybody: no secret.
@@ -26,11 +32,30 @@ def _signed_forms(link: str) -> tuple[str, ...]:
     return (link,) if "/" in link else (link, link.lower())  # an offer has nothing but a resource id
 
 
-class KeyCheck:
-    """Verifies the authorization header of each request against one account key."""
+_BY_KEY_ONLY = frozenset({"dbs", "colls", "offers"})
+_READING = frozenset({"GET", "HEAD"})
+_BY_KEY_ONLY_SUB_STATUS = 5300
 
-    def __init__(self, account_key: str) -> None:
+
+class KeyCheck:
+    """Verifies the authorization header of each request: one account key, and an authority's tokens where it is given.
+
+    A token gives the data-plane rights of the role *Built-in Data Contributor*: what makes, changes or deletes
+    databases, containers and throughput needs the key, as with the service.
+    """
+
+    def __init__(self, account_key: str, authority: TokenAuthority | None = None) -> None:
         self._key = base64.b64decode(account_key, validate=True)
+        self._authority = authority
+        self.audiences: tuple[str, ...] = ("https://cosmos.azure.com",)
+        """The account's own endpoint is one too, once it is known."""
+
+    def _check_token(self, authority: TokenAuthority, token: str) -> None:
+        try:
+            # By the wall clock: tests move the clock of the service, and the token was not issued by that.
+            authority.check(token, self.audiences, now_s=time.time())
+        except TokenRefused as refused:
+            raise CosmosError(401, f"The AAD token of the request is not valid: {refused}.") from refused
 
     def check(
         self, authorization: str | None, *, method: str, resource_type: str, link: str, x_date: str, date: str
@@ -49,6 +74,15 @@ class KeyCheck:
         if not x_date and not date:
             raise CosmosError(401, "Either the x-ms-date or the date header must be set on a signed request.")
         fields = dict(part.partition("=")[::2] for part in unquote(authorization).split("&", 2))
+        if fields.get("type") == "aad" and fields.get("ver") == "1.0" and self._authority is not None:
+            self._check_token(self._authority, fields.get("sig", ""))
+            if resource_type in _BY_KEY_ONLY and method.upper() not in _READING:
+                raise CosmosError(
+                    403,
+                    f"The given request [{method.upper()} /{link}] cannot be authorized by AAD token in data plane.",
+                    sub_status=_BY_KEY_ONLY_SUB_STATUS,
+                )
+            return
         if fields.get("type") != "master" or fields.get("ver") != "1.0":
             raise CosmosError(
                 401, "Authorization header doesn't confirm to the required format: a master key token is needed."

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import ssl
 import traceback
 import uuid
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from emulator.cosmos.replies import Reply
 from emulator.cosmos.wire import ACTIVITY_ID, Target, facts_of, target_of
 from emulator.faults import Answer, ApplyLate, ApplyThenDrop, DropBefore, Effect, Faults, NoFault, Truncate
 from emulator.http_connections import CONNECTIONS_MAX, HOST, IDLE_S, STOP_S, Listener
+from emulator.identity import TokenAuthority
 from emulator.journal import Journal
 
 log = structlog.get_logger()
@@ -66,11 +68,14 @@ class CosmosServer:
         connections_max: int = CONNECTIONS_MAX,
         transfer_s: float = TRANSFER_S,
         idle_s: float = IDLE_S,
+        authority: TokenAuthority | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.engine = CosmosEngine(clock=clock, journal=journal)
         self._faults = faults
         self._key = account_key
-        self._keys = KeyCheck(account_key)
+        self._keys = KeyCheck(account_key, authority)
+        self._tls = tls
         self._handlers = Handlers(self.engine, self._account_properties)
         self._connections_max = connections_max
         self._transfer_s = transfer_s
@@ -82,7 +87,7 @@ class CosmosServer:
     @property
     def endpoint(self) -> str:
         """Where clients connect to."""
-        return f"http://{HOST}:{self._port}/"
+        return f"{'https' if self._tls else 'http'}://{HOST}:{self._port}/"
 
     @property
     def key(self) -> str:
@@ -102,7 +107,10 @@ class CosmosServer:
             request_bytes_max=REQUEST_BYTES_MAX,
             idle_s=self._idle_s,
         )
-        self._port = await self._listener.start(web.ServerRunner(server, shutdown_timeout=STOP_S), port)
+        runner = web.ServerRunner(server, shutdown_timeout=STOP_S)
+        self._port = await self._listener.start(runner, port, self._tls)
+        # The client asks for a token for the account's host; the port is no part of it.
+        self._keys.audiences += (f"https://{HOST}", self.endpoint)
         log.info("cosmos.listening", port=self._port)
         return self._port
 

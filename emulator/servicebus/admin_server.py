@@ -33,7 +33,7 @@ class AdminServer:
 
     async def start(self, port: int = 0) -> int:
         """Listen; 0 takes any free port. Returns the port."""
-        app = admin_app(self._server.engine, keys=self._server.keys, wall_s=self._server.wall_s)
+        app = admin_app(self._server.engine, tokens=self._server.tokens, wall_s=self._server.wall_s)
         self._port = await self._listener.start(web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S), port)
         log.info("servicebus.admin-listening", port=self._port)
         return self._port

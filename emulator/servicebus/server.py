@@ -12,9 +12,11 @@ import structlog
 
 from emulator.clock import Clock
 from emulator.faults import Faults
+from emulator.identity import TokenAuthority
 from emulator.journal import Journal
 from emulator.servicebus.engine.namespace import Namespace
 from emulator.servicebus.entities import ServiceBusConfig
+from emulator.servicebus.front.auth import Verifier
 from emulator.servicebus.front.connection import Connection
 from emulator.servicebus.front.host import Timer
 from emulator.servicebus.limits import Limits
@@ -143,6 +145,7 @@ class ServiceBusServer:
         key_name: str = "RootManageSharedAccessKey",
         key: str | None = None,
         limits: Limits | None = None,
+        authority: TokenAuthority | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self.engine = Namespace(config, clock=clock, journal=journal, limits=self.limits)
@@ -150,7 +153,7 @@ class ServiceBusServer:
         self.container_id = uuid.uuid4().hex
         self._key_name = key_name
         self._key = base64.b64encode(os.urandom(32)).decode() if key is None else key
-        self.keys = {self._key_name: self._key}
+        self.tokens = Verifier({self._key_name: self._key}, authority)
         self.dirty: list[_Peer] = []
         self.timers: set[_Handle] = set()
         self._clock = clock

@@ -36,7 +36,7 @@ async def administering(
 ) -> AsyncIterator[ServiceBusAdministrationClient]:
     admin = AdminServer(server)
     await admin.start()
-    name, right_key = next(iter(server.keys.items()))
+    name, right_key = next(iter(server.tokens.keys.items()))
     try:
         async with ServiceBusAdministrationClient.from_connection_string(
             f"Endpoint=sb://{admin.address};SharedAccessKeyName={name};SharedAccessKey={key or right_key}",

@@ -21,7 +21,7 @@ from worker.clients import cosmos_client, servicebus_client
 from worker.commands.provision import provision_and_tell
 from worker.errors import StartError
 from worker.provisioning import Finding, ProvisioningError, State, check_store, provision
-from worker.provisioning.cosmos import INDEXED_PATHS, container_problems
+from worker.provisioning.cosmos import INDEXED_PATHS, container_problems, container_properties
 from worker.provisioning.servicebus import managed_or_opened
 from worker.redaction import Secret
 from worker.settings import Settings
@@ -142,6 +142,18 @@ async def test_an_existing_container_with_another_key_stops_and_stays_as_it_is(s
         assert (await container.read_item("1", "a"))["customer"] == "a"
 
 
+async def test_an_existing_container_whose_key_is_too_short_for_brook_keys_stops(settings: Settings) -> None:
+    async with other_database(settings) as database:
+        key = PartitionKey("/brookPartitionKey", version=1)
+        policy = container_properties("events")["indexingPolicy"]
+        await database.create_container("events", key, indexing_policy=policy, default_ttl=-1)
+    with pytest.raises(ProvisioningError) as caught:
+        await provision(settings)
+    assert "of version 1, which takes 101 bytes" in note(caught.value, "/events")
+    unsaid = container_properties("events") | {"partitionKey": {"paths": ["/brookPartitionKey"], "kind": "Hash"}}
+    assert [problem for problem, _ in container_problems(unsaid)] == [State.WRONG], "the service may not say version 1"
+
+
 async def test_an_existing_container_without_the_needed_indexes_stops(settings: Settings) -> None:
     policy = {"indexingMode": "consistent", "includedPaths": [{"path": "/type/?"}], "excludedPaths": [{"path": "/*"}]}
     async with other_database(settings) as database:
@@ -234,6 +246,7 @@ async def test_wrong_keys_are_told_for_each_service_at_once(settings: Settings) 
     text = str(caught.value)
     for setting in ("cosmos_key", "blob_connection_string", "servicebus_connection_string"):
         assert f"check {setting}" in text
+    assert len(text.splitlines()) == 3, "a line for each service, not one for each queue"
     assert "cGxhbnRlZA" not in text
 
 
@@ -241,7 +254,7 @@ async def test_services_that_do_not_answer_are_told_together() -> None:
     with pytest.raises(ProvisioningError) as caught:
         await provision(worker_settings())
     lines = str(caught.value).splitlines()
-    assert len(lines) == 4
+    assert [line.partition(":")[0] for line in lines] == ["Cosmos DB", "Blob container brook-leases", "Service Bus"]
     assert all("does not answer" in line for line in lines)
 
 

@@ -80,10 +80,13 @@ class WorkerProcess:
 
 
 @asynccontextmanager
-async def worker_process(settings: Mapping[str, str], log_file: Path) -> AsyncIterator[WorkerProcess]:
-    """Start a worker; at the end of the context it is gone, if need be by `kill -9`."""
+async def worker_process(
+    settings: Mapping[str, str], log_file: Path, further: Mapping[str, str] | None = None
+) -> AsyncIterator[WorkerProcess]:
+    """Start a worker, with `further` variables; at the end of the context it is gone, if need be by `kill -9`."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     environment |= {variable(name): value for name, value in settings.items()} | {"PYTHONPATH": str(ROOT)}
+    environment |= further or {}
     with log_file.open("wb") as log, anyio.CancelScope(shield=True):
         process = await anyio.open_process(
             [sys.executable, "-m", "worker.cli", "run"],

@@ -45,7 +45,7 @@ from emulator.servicebus.amqp.types import (
 )
 from emulator.servicebus.engine.message import encode_for_receiver, read_message
 from emulator.servicebus.engine.namespace import Namespace
-from emulator.servicebus.front.auth import Claim
+from emulator.servicebus.front.auth import Claim, Verifier
 from emulator.servicebus.front.connection import Connection, Stage
 from tests.support.servicebus_engine import raw_message
 from tests.support.servicebus_wire import WildClient
@@ -234,7 +234,7 @@ class Clockwork:
         self.limits = Limits(message_bytes_max=2_000)
         self.engine = Namespace(config, clock=ManualClock(), journal=MemoryJournal(), limits=self.limits)
         self.faults = Faults()
-        self.keys = {"key": "secret"}
+        self.tokens = Verifier({"key": "secret"})
         self.container_id = "test"
         self.out = bytearray()
         self.finished: bool | None = None

@@ -7,7 +7,7 @@ import structlog
 from worker.provisioning.concurrently import concurrently
 from worker.provisioning.cosmos import check_store, provision_cosmos
 from worker.provisioning.findings import Finding, ProvisioningError, State
-from worker.provisioning.leases import provision_leases
+from worker.provisioning.leases import provision_claims, provision_leases
 from worker.provisioning.servicebus import provision_servicebus
 from worker.settings import Settings
 
@@ -22,7 +22,7 @@ async def provision(settings: Settings, *, check_only: bool = False) -> tuple[Fi
     Idempotent, and safe for several workers at once. Raises ProvisioningError, which holds all findings, when
     something that a worker needs is missing or wrong afterwards.
     """
-    steps = (provision_cosmos, provision_leases, provision_servicebus)
+    steps = (provision_cosmos, provision_leases, provision_claims, provision_servicebus)
     found = await concurrently(partial(step, settings, make=not check_only) for step in steps)
     findings = tuple(finding for findings in found for finding in findings)
     for finding in findings:

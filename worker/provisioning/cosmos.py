@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
+from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 from azure.cosmos import PartitionKey
 from azure.cosmos.aio import CosmosClient, DatabaseProxy
 
 from worker.clients import cosmos_client
+from worker.credentials import cosmos_entry
 from worker.provisioning.findings import Finding, ProvisioningError, State, asked
 from worker.settings import Settings
 
@@ -23,6 +24,8 @@ _INDEXING: Final[dict[str, Any]] = {
     "excludedPaths": [{"path": "/*"}],
 }
 _RUN: Final = "run `brook-worker provision`"
+_FORBIDDEN: Final = 403
+_PARTITION_KEY_VERSION: Final = 2
 
 
 async def provision_cosmos(settings: Settings, *, make: bool) -> list[Finding]:
@@ -36,7 +39,7 @@ async def provision_cosmos(settings: Settings, *, make: bool) -> list[Finding]:
                 *await _container(client.get_database_client(settings.cosmos_database), settings, make=make),
             ]
 
-    return await asked("Cosmos DB", "cosmos_endpoint and cosmos_key", ask)
+    return await asked("Cosmos DB", cosmos_entry(settings), ask)
 
 
 async def check_store(client: CosmosClient, settings: Settings) -> None:
@@ -46,7 +49,7 @@ async def check_store(client: CosmosClient, settings: Settings) -> None:
         database = client.get_database_client(settings.cosmos_database)
         return [await _account(client, settings), *await _container(database, settings, make=False)]
 
-    findings = await asked("Cosmos DB", "cosmos_endpoint and cosmos_key", ask)
+    findings = await asked("Cosmos DB", cosmos_entry(settings), ask)
     if any(finding.stops for finding in findings):
         raise ProvisioningError(findings)
 
@@ -68,8 +71,13 @@ async def _database(client: CosmosClient, settings: Settings, *, make: bool) -> 
     try:
         await client.get_database_client(name).read()
     except ResourceNotFoundError:
-        if not make:
-            return [Finding(resource, State.MISSING, _RUN)]
+        if not make or settings.cosmos_key is None:
+            return [Finding(resource, State.MISSING, _remedy(settings))]
+    except HttpResponseError as error:
+        # A role for the container alone does not show the database; the container itself is looked at next.
+        if settings.cosmos_key is None and error.status_code == _FORBIDDEN:
+            return []
+        raise
     else:
         return [Finding(resource, State.FOUND)]
     try:
@@ -87,21 +95,37 @@ async def _container(database: DatabaseProxy, settings: Settings, *, make: bool)
     try:
         properties = await container.read()
     except ResourceNotFoundError:
-        if not make:
-            return [Finding(resource, State.MISSING, _RUN)]
+        if not make or settings.cosmos_key is None:
+            return [Finding(resource, State.MISSING, _remedy(settings))]
         state = await _make_container(database, name)
         properties = await container.read()
     problems = [Finding(resource, problem, note) for problem, note in container_problems(properties)]
     return problems or [Finding(resource, state)]
 
 
+def _remedy(settings: Settings) -> str:
+    """How to make what is missing. The service lets no identity make databases and containers by its data plane."""
+    return _RUN if settings.cosmos_key is not None else "deploy it (deploy/bicep): no identity may make it from here"
+
+
+def container_properties(name: str) -> dict[str, Any]:
+    """A container as the worker needs it, in the words of the REST interface."""
+    return {
+        "id": name,
+        "partitionKey": {"paths": [PARTITION_KEY_PATH], "kind": "Hash", "version": _PARTITION_KEY_VERSION},
+        "indexingPolicy": _INDEXING,
+        "defaultTtl": _TTL_BY_ITEM,
+    }
+
+
 async def _make_container(database: DatabaseProxy, name: str) -> State:
     try:
+        wanted = container_properties(name)
         await database.create_container(
             name,
-            PartitionKey(PARTITION_KEY_PATH, version=2),
-            indexing_policy=_INDEXING,
-            default_ttl=_TTL_BY_ITEM,
+            PartitionKey(PARTITION_KEY_PATH, version=_PARTITION_KEY_VERSION),
+            indexing_policy=wanted["indexingPolicy"],
+            default_ttl=wanted["defaultTtl"],
         )
     except ResourceExistsError:  # another worker made it first
         return State.FOUND
@@ -115,6 +139,9 @@ def container_problems(properties: Mapping[str, Any]) -> Iterator[tuple[State, s
         remedy = "name another container in cosmos_container (nothing was changed or deleted)"
         yield State.WRONG, f"its partition key is {', '.join(paths) or 'none'}, not {PARTITION_KEY_PATH}; {remedy}"
         return
+    if properties["partitionKey"].get("version", 1) != _PARTITION_KEY_VERSION:
+        told = "its partition key is of version 1, which takes 101 bytes; brook keys may have 1,024"
+        yield State.WRONG, f"{told}; name another container in cosmos_container (nothing was changed or deleted)"
     policy = properties.get("indexingPolicy", {})
     included = _paths(policy, "includedPaths")
     excluded = _paths(policy, "excludedPaths")

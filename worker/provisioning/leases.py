@@ -1,8 +1,9 @@
-"""The blob container of the leases."""
+"""The blob containers: of the leases, and of the claims."""
 
 from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 
 from worker.clients import blob_service_client
+from worker.credentials import blob_entry
 from worker.provisioning.findings import Finding, State, asked
 from worker.settings import Settings
 
@@ -11,11 +12,22 @@ _BEING_DELETED = "ContainerBeingDeleted"
 
 async def provision_leases(settings: Settings, *, make: bool) -> list[Finding]:
     """Make the container if it is missing and `make`, and tell what was found."""
-    resource = f"Blob container {settings.lease_container}"
+    return await _container(settings, settings.lease_container, "lease_container", make=make)
+
+
+async def provision_claims(settings: Settings, *, make: bool) -> list[Finding]:
+    """The same for the claims, where they are taken."""
+    if settings.claim_container is None:
+        return []
+    return await _container(settings, settings.claim_container, "claim_container", make=make)
+
+
+async def _container(settings: Settings, name: str, setting: str, *, make: bool) -> list[Finding]:
+    resource = f"Blob container {name}"
 
     async def ask() -> list[Finding]:
         async with blob_service_client(settings) as client:
-            container = client.get_container_client(settings.lease_container)
+            container = client.get_container_client(name)
             try:
                 await container.get_container_properties()
             except ResourceNotFoundError:
@@ -27,9 +39,9 @@ async def provision_leases(settings: Settings, *, make: bool) -> list[Finding]:
                 await container.create_container()
             except ResourceExistsError as error:
                 if getattr(error, "error_code", None) == _BEING_DELETED:
-                    note = "is being deleted; wait for half a minute and try again, or name another in lease_container"
+                    note = f"is being deleted; wait for half a minute and try again, or name another in {setting}"
                     return [Finding(resource, State.WRONG, note)]
                 return [Finding(resource, State.FOUND)]  # another worker made it first
             return [Finding(resource, State.MADE)]
 
-    return await asked(resource, "blob_connection_string", ask)
+    return await asked(resource, blob_entry(settings), ask)

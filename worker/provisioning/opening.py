@@ -14,11 +14,11 @@ from azure.servicebus.exceptions import (
 )
 
 from worker.clients import servicebus_client
+from worker.credentials import servicebus_entry
 from worker.provisioning.concurrently import concurrently
 from worker.provisioning.findings import Finding, State, asked
 from worker.settings import Settings
 
-_SETTING: Final = "servicebus_connection_string"
 _OPEN_TIMEOUT_S: Final = 15.0
 _CLOSE_TIMEOUT_S: Final = 5.0
 _CHECK_SESSION: Final = "brook-worker-check"
@@ -36,17 +36,25 @@ async def verify_by_opening(settings: Settings, make_it: str) -> list[Finding]:
         queues = {settings.command_queue: "command_queue"}
         if settings.reply_queue is not None:
             queues[settings.reply_queue] = "reply_queue"
+        entry = servicebus_entry(settings)
         checks = [
-            partial(asked, _queue(name), _SETTING, partial(_session_queue, client, name, setting, make_it))
+            partial(asked, _queue(name), entry, partial(_session_queue, client, name, setting, make_it))
             for name, setting in queues.items()
         ]
         addresses = filter(None, (settings.reply_topic, *settings.reply_entities_allowed))
         checks += [
-            partial(asked, _reply_address(name), _SETTING, partial(_address, client, name, make_it))
-            for name in addresses
+            partial(asked, _reply_address(name), entry, partial(_address, client, name, make_it)) for name in addresses
         ]
         found = await concurrently(checks)
-    return [finding for findings in found for finding in findings]
+    return _merged([finding for findings in found for finding in findings])
+
+
+def _merged(findings: list[Finding]) -> list[Finding]:
+    """One finding where the same thing is wrong with every entity: then it is the namespace or the credentials."""
+    first = findings[0]
+    if len(findings) > 1 and all(each.state is State.WRONG and each.note == first.note for each in findings):
+        return [Finding("Service Bus", State.WRONG, first.note)]
+    return findings
 
 
 def _queue(name: str) -> str:

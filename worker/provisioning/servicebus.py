@@ -47,7 +47,11 @@ async def managed_or_opened(admin: ServiceBusAdministrationClient, settings: Set
     try:
         return await _managed(admin, settings, make=make)
     except AzureError as error:
-        why = "the key has no right to manage" if is_refusal(error) else "the management interface does not answer"
+        why = (
+            "the credentials have no right to manage"
+            if is_refusal(error)
+            else "the management interface does not answer"
+        )
         log.warning("provisioning.management-unavailable", reason=why)
         return await verify_by_opening(settings, f"{why}: make it in the portal or by your deployment")
 

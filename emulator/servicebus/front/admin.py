@@ -17,7 +17,7 @@ from emulator.servicebus.engine.namespace import Namespace
 from emulator.servicebus.engine.registry import subscription_path
 from emulator.servicebus.entities import QueueConfig, SubscriptionConfig, TopicConfig
 from emulator.servicebus.front import atom
-from emulator.servicebus.front.auth import Denied, verify
+from emulator.servicebus.front.auth import Denied, Verifier
 
 BODY_BYTES_MAX = 65_536
 _ENGINE = web.AppKey("engine", Namespace)
@@ -26,15 +26,15 @@ _CREATED, _BAD_REQUEST, _UNAUTHORIZED = 201, 400, 401
 
 
 def admin_app(
-    engine: Namespace, *, keys: Mapping[str, str] | None = None, wall_s: Callable[[], float] | None = None
+    engine: Namespace, *, tokens: Verifier | None = None, wall_s: Callable[[], float] | None = None
 ) -> web.Application:
     """An application to be served on its own or mounted in another one.
 
-    With `keys` (and the wall time to check expiry by) a request must carry a shared access signature in
+    With `tokens` (and the wall time to check expiry by) a request must carry a shared access signature or a token in
     `Authorization`, as the service wants it; without, it is open to whoever reaches it. A request for JSON, which the
-    service has not, may leave the signature out.
+    service has not, may leave it out.
     """
-    app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[_errors, _authorization(keys, wall_s)])
+    app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[_errors, _authorization(tokens, wall_s)])
     app[_ENGINE] = engine
     app.add_routes(
         [
@@ -72,13 +72,13 @@ def _refusal(request: web.Request, status: int, detail: str) -> web.Response:
     return web.Response(body=atom.error(status, detail), status=status, content_type="application/xml")
 
 
-def _authorization(keys: Mapping[str, str] | None, wall_s: Callable[[], float] | None) -> Any:
+def _authorization(tokens: Verifier | None, wall_s: Callable[[], float] | None) -> Any:
     @web.middleware
     async def middleware(request: web.Request, handler: _Handler) -> web.StreamResponse:
         is_open = _wants_json(request) and "Authorization" not in request.headers
-        if keys is not None and wall_s is not None and not is_open:
+        if tokens is not None and wall_s is not None and not is_open:
             try:
-                verify(request.headers.get("Authorization", ""), request.path, keys, wall_s())
+                tokens.authorization(request.headers.get("Authorization", ""), request.path, wall_s())
             except Denied as denied:
                 return _refusal(request, _UNAUTHORIZED, str(denied))
         return await handler(request)

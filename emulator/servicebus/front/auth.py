@@ -1,4 +1,4 @@
-"""Shared access signatures, checked as the service checks them: known key, right signature, not expired, in scope."""
+"""Tokens, checked as the service checks them: shared access signatures, and those of Microsoft Entra ID."""
 
 import base64
 import hashlib
@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, unquote_plus
 
+from emulator.identity import TokenAuthority, TokenRefused
+
 _SCHEME = "SharedAccessSignature "
+_BEARER = "Bearer "
+_JWT = "jwt"
+_AUDIENCES = ("https://servicebus.azure.net",)
+"""https://learn.microsoft.com/azure/service-bus-messaging/authenticate-application"""
 
 
 class Denied(Exception):  # noqa: N818 - an answer to the client, not a failure of the server
@@ -30,6 +36,42 @@ def path_of(address: str) -> str:
     _, has_scheme, rest = address.partition("://")
     path = rest.partition("/")[2] if has_scheme else address
     return path.partition("?")[0].strip("/")
+
+
+class Verifier:
+    """Checks what clients show: signatures against `keys`, tokens against `authority` (None: it takes none)."""
+
+    def __init__(self, keys: Mapping[str, str], authority: TokenAuthority | None = None) -> None:
+        self.keys = keys
+        self._authority = authority
+
+    def put_token(self, token: str, kind: object, audience: str, now_s: float) -> Claim:
+        """The claim of a `put-token` of type `kind`, by wall time.
+
+        The type does not tell a signature: Azure's own client sends its signatures as `jwt`.
+
+        Raises:
+            Denied: it gives no right to `audience`.
+        """
+        if token.startswith(_SCHEME) or self._authority is None:
+            return verify(token, audience, self.keys, now_s)
+        if kind != _JWT:
+            raise Denied(f"MalformedToken: a token of Microsoft Entra ID must be put as type {_JWT}.")
+        return self._of_identity(token, audience, now_s)
+
+    def authorization(self, header: str, audience: str, now_s: float) -> Claim:
+        """The claim of an HTTP request's Authorization header, by wall time. Raises Denied."""
+        if header.startswith(_BEARER) and self._authority is not None:
+            return self._of_identity(header.removeprefix(_BEARER), audience, now_s)
+        return verify(header, audience, self.keys, now_s)
+
+    def _of_identity(self, token: str, audience: str, now_s: float) -> Claim:
+        assert self._authority is not None, "both callers looked"
+        try:
+            principal = self._authority.check(token, _AUDIENCES, now_s=now_s)
+        except TokenRefused as refused:
+            raise Denied(f"InvalidToken: the token is not accepted: {refused}.") from refused
+        return Claim(path_of(audience).casefold(), principal.expires_s)
 
 
 def verify(token: str, audience: str, keys: Mapping[str, str], now_s: float) -> Claim:

@@ -8,6 +8,7 @@ from emulator.faults import Answer, ApplyLate, ApplyThenDrop, DropBefore, Faults
 from emulator.servicebus.amqp.types import AmqpError
 from emulator.servicebus.engine.errors import ServiceBusError
 from emulator.servicebus.engine.namespace import Namespace
+from emulator.servicebus.front.auth import Verifier
 from emulator.servicebus.limits import Limits
 
 SERVICE = "servicebus"
@@ -27,7 +28,7 @@ class Host(Protocol):
     engine: Namespace
     faults: Faults
     limits: Limits
-    keys: dict[str, str]
+    tokens: Verifier
     container_id: str
 
     def later(self, delay_s: float, action: Callable[[], None]) -> Timer:

@@ -22,7 +22,7 @@ from emulator.servicebus.amqp.message import (
 from emulator.servicebus.amqp.types import AmqpError, DecodeError, Int, Raw, Symbol
 from emulator.servicebus.engine.errors import ServiceBusError
 from emulator.servicebus.front import operations
-from emulator.servicebus.front.auth import Denied, path_of, verify
+from emulator.servicebus.front.auth import Denied, path_of
 from emulator.servicebus.front.links import SERVICE_CREDIT_DELAY_S, InboundLink, OutboundLink, address_of
 from emulator.servicebus.front.management import OPERATIONS, Reply
 
@@ -148,7 +148,7 @@ _ACCEPTED, _UNAUTHORIZED, _BAD_REQUEST = 202, 401, 400
 
 
 class CbsLink(RequestLink):
-    """Claims-based security: `put-token` with a shared access signature."""
+    """Claims-based security: `put-token` with a shared access signature, or a token of Microsoft Entra ID."""
 
     def on_request(self, request: Request, reply_link: ReplyLink) -> None:
         """Check a token and remember what it allows."""
@@ -171,7 +171,8 @@ class CbsLink(RequestLink):
         if not isinstance(audience, str) or not isinstance(request.body, str):
             return _BAD_REQUEST, "put-token needs the property 'name' and a token as body, both strings."
         try:
-            claim = verify(request.body, audience, connection.host.keys, connection.host.wall_s())
+            kind = request.properties.get("type")
+            claim = connection.host.tokens.put_token(request.body, kind, audience, connection.host.wall_s())
         except Denied as denied:
             return _UNAUTHORIZED, str(denied)
         if len(connection.claims) >= connection.host.limits.links_per_connection_max:

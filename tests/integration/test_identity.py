@@ -1,0 +1,125 @@
+"""The worker and its commands as processes that act as an identity: tokens everywhere, not a key anywhere."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+import anyio
+import pytest
+
+from emulator.config import QueueConfig, ServiceBusConfig
+from emulator.cosmos.throughput import Throughput
+from tests.support.identity import SecureSite, secure_site
+from tests.support.site import QUICK
+from tests.support.worker_process import ROOT, worker_process
+from worker.configuration import PREFIX, variable
+from worker.provisioning.cosmos import container_properties
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+ENTITIES: Final = ServiceBusConfig(
+    queues=(
+        QueueConfig(name="brook-commands", requires_session=True),
+        QueueConfig(name="brook-replies", requires_session=True),
+    )
+)
+COMMAND: Final = {
+    "commandId": "as-an-identity",
+    "brook": {"name": "orders", "entityId": "1"},
+    "expected": "empty",
+    "events": [{"eventId": "1", "eventType": "Opened", "data": "e30="}],
+}
+
+
+@pytest.fixture(scope="module")
+async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SecureSite]:
+    async with secure_site(tmp_path_factory.mktemp("identity"), ENTITIES) as it:
+        account = it.azure.cosmos.engine.account
+        account.create_database({"id": "brooks"}, Throughput())
+        account.create_container("brooks", container_properties("events"), Throughput())
+        yield it
+
+
+async def command(site: SecureSite, *arguments: str, **changes: str) -> tuple[int, str, str]:
+    """Run one subcommand; its exit code, stdout and stderr, in which no token stands."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    environment |= {variable(name): value for name, value in (site.settings() | changes).items()}
+    environment |= site.environment() | {"PYTHONPATH": str(ROOT)}
+    with anyio.fail_after(60):
+        done = await anyio.run_process(
+            [sys.executable, "-m", "worker.cli", *arguments],
+            env=environment,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    out, err = done.stdout.decode(), done.stderr.decode()
+    assert not [token for token in site.identity.issued if token in out + err]
+    return done.returncode, out, err
+
+
+async def test_a_worker_and_the_commands_do_all_their_work_as_an_identity(site: SecureSite, tmp_path: Path) -> None:
+    made = await command(site, "provision")
+    assert made[0] == 0, made
+    lines = tmp_path / "commands.ndjson"
+    lines.write_text(json.dumps(COMMAND))
+    settings = site.settings() | QUICK | {"auto_provision": "false"}
+    environment = site.environment()
+    async with worker_process(settings, tmp_path / "worker.log", environment) as worker:
+        await worker.started()
+        code, out, err = await command(site, "send", "--await", str(lines))
+        assert (code, json.loads(out)["outcome"]) == (0, "appended"), err
+        text = worker.text()
+    code, out, err = await command(site, "read", "orders|1", "--format", "ndjson")
+    assert (code, json.loads(out)["eventId"]) == (0, "1"), err
+    assert not [token for token in site.identity.issued if token in text]
+    resources = {resource.rstrip("/") for resource, _ in site.identity.asked}
+    assert resources == {"https://servicebus.azure.net", "https://127.0.0.1", "https://storage.azure.com"}
+
+
+async def test_the_client_id_reaches_the_place_that_gives_out_tokens(site: SecureSite) -> None:
+    client_id = "0f8fad5b-d9cb-469f-a165-70867728950e"
+    code, _, err = await command(site, "provision", "--check", azure_client_id=client_id)
+    assert code == 0, err
+    assert {asked for _, asked in site.identity.asked if asked} == {client_id}
+
+
+async def test_without_a_token_a_command_ends_with_one_line_that_says_what_to_do(site: SecureSite) -> None:
+    site.identity.refusal = 403
+    try:
+        code, _, err = await command(site, "read", "orders|1")
+    finally:
+        site.identity.refusal = None
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert code == 1
+    assert "azure_credential = managed gives no token" in line
+    assert "run it where a managed identity is assigned" in line
+    assert "Traceback" not in err
+
+
+async def test_a_token_of_another_tenant_is_refused_by_each_service_with_what_to_check(site: SecureSite) -> None:
+    from emulator.identity import TokenAuthority  # noqa: PLC0415 - the stranger of this test only
+
+    right = site.identity.authority
+    site.identity.authority = TokenAuthority()
+    try:
+        code, _, err = await command(site, "provision", "--check")
+    finally:
+        site.identity.authority = right
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert code == 1
+    assert len(lines) == 3, err
+    assert "Cosmos DB" in lines[0]
+    assert "refuses the identity; give it a data-plane role" in lines[0]
+    assert "check blob_account_url and the roles of the identity" in lines[1]
+    assert "check servicebus_namespace and the roles of the identity" in lines[2]
+
+
+async def test_provisioning_as_an_identity_says_what_it_cannot_make(site: SecureSite) -> None:
+    code, out, err = await command(site, "provision", cosmos_database="absent")
+    assert code == 1
+    assert "deploy it (deploy/bicep): no identity may make it from here" in err
+    assert "absent" in out
