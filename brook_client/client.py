@@ -1,8 +1,9 @@
 """The producer's side of the worker: send append commands, await their replies, read brooks."""
 
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
+from itertools import chain
 from types import TracebackType
 from typing import Final, Self
 
@@ -10,16 +11,17 @@ import anyio
 from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
 
+from brook_client.claims import ClaimUploads
 from brook_client.connect import ConnectServiceBus
 from brook_client.dispatch import Listener, ReplyDispatcher
 from brook_client.errors import ReplyUnavailableError
 from brook_client.messages import ReceivedReply, command_message
 from brook_client.reading import read
 from brook_client.replies import ReplyReceiver
-from brook_client.sending import CommandSender, OnSent
+from brook_client.sending import CommandSender, OnSent, Outgoing
 from brook_client.tracing import append_span, note_outcome
 from schemas import codec
-from schemas.commands import AppendCommand, Expected, NewEvent
+from schemas.commands import AppendCommand, ClaimedCommand, Command, Expected, NewEvent
 from schemas.events import RecordedEvent
 from schemas.keys import BrookKey
 from schemas.replies import Reply
@@ -49,6 +51,8 @@ class BrookClient:
     to all of the subscription, which then must be for this client alone, say by a correlation filter on the session id;
     give `reply_session_id` what the filter looks for. With neither queue nor topic, commands can be sent, but their
     replies not be awaited.
+
+    With `claims`, the events of a command that is too large for a message go into a blob first.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class BrookClient:
         reader: BrookReader | None = None,
         session_buckets: int | None = None,
         send_time_max_s: float = _SEND_TIME_MAX_S,
+        claims: ClaimUploads | None = None,
     ) -> None:
         if (reply_topic is None) != (subscription is None):
             raise ValueError("replies of a topic come by a subscription: give both reply_topic and subscription")
@@ -77,6 +82,7 @@ class BrookClient:
         self._reader = reader
         self._session_buckets = session_buckets
         self._send_time_max_s = send_time_max_s
+        self._claims = claims
         self._reply_session_id = reply_session_id or f"client-{uuid.uuid4()}"
         self._dispatcher = ReplyDispatcher()
         self._replies: ReplyReceiver | None = None
@@ -125,7 +131,7 @@ class BrookClient:
         Raises:
             ReplyTimeoutError: no reply within `timeout_s`; the command may still take effect.
             SendError: the queue did not confirm; the command may still take effect.
-            CommandTooLargeError: nothing was sent.
+            CommandTooLargeError, ClaimUploadError: nothing was sent.
             ReplyUnavailableError: the reply queue cannot be read.
             InvalidBrookKeyError: `brook` is text and no brook key.
         """
@@ -139,7 +145,7 @@ class BrookClient:
         )
         return (await self.request(command, timeout_s=timeout_s)).reply
 
-    async def request(self, command: AppendCommand, *, timeout_s: float = 30.0) -> ReceivedReply:
+    async def request(self, command: Command, *, timeout_s: float = 30.0) -> ReceivedReply:
         """Send a command and await its reply, with the facts that came along. Raises as `append` does.
 
         A command that this client has a reply to is answered from memory (the last thousand are kept).
@@ -153,7 +159,7 @@ class BrookClient:
             note_outcome(span, received.reply)
             return received
 
-    async def request_many(self, commands: Iterable[AppendCommand], *, timeout_s: float = 30.0) -> list[ReceivedReply]:
+    async def request_many(self, commands: Iterable[Command], *, timeout_s: float = 30.0) -> list[ReceivedReply]:
         """Send commands in as few batches as fit and await the reply to each; the replies in the same order.
 
         `timeout_s` is for all of them, from when they are sent. Raises as `append` does, for the first command without
@@ -173,14 +179,18 @@ class BrookClient:
                 known[waiter.command_id] = await self._dispatcher.reply(waiter, timeout_s=left_s)
         return [known[each.command_id] for each in wanted]
 
-    async def send(self, command: AppendCommand) -> None:
+    async def send(self, command: Command) -> None:
         """Send a command without awaiting its reply. Returns once the queue has it.
 
-        Raises SendError or CommandTooLargeError, as `append` does, and ValueError for an id that no message can have.
+        Raises SendError, CommandTooLargeError or ClaimUploadError, as `append` does, and ValueError for an id that no
+        message can have.
         """
-        await self._sender.send(command.command_id, self._message(command))
+        message = self._message_if_small(command)
+        if message is None:
+            message = self._message(await self._uploaded(command))
+        await self._sender.send(command.command_id, message)
 
-    async def send_many(self, commands: Iterable[AppendCommand], *, on_sent: OnSent | None = None) -> int:
+    async def send_many(self, commands: Iterable[Command], *, on_sent: OnSent | None = None) -> int:
         """Send commands in as few batches as fit, in order; returns how many.
 
         `on_sent` is called with the number of commands in each batch that the queue has confirmed. A failure in
@@ -188,9 +198,24 @@ class BrookClient:
 
         Raises:
             SendError: a batch was not confirmed; what of it took effect is not known.
-            CommandTooLargeError: one command does not fit a message; those before it were sent.
+            CommandTooLargeError, ClaimUploadError: of one command; those before it were sent.
         """
-        return await self._sender.send_many(((each.command_id, self._message(each)) for each in commands), on_sent)
+        remaining = iter(commands)
+        claimed: list[Command] = []
+        large: list[Command] = []
+
+        def outgoing() -> Iterator[Outgoing]:
+            for each in chain(claimed, remaining):
+                if (message := self._message_if_small(each)) is None:
+                    large.append(each)
+                    return
+                yield each.command_id, message
+
+        sent = await self._sender.send_many(outgoing(), on_sent)
+        while large:
+            claimed[:] = [await self._uploaded(large.pop())]
+            sent += await self._sender.send_many(outgoing(), on_sent)
+        return sent
 
     def listen(self, listener: Listener) -> AbstractContextManager[None]:
         """Have `listener` called with every reply of this client while the context lasts.
@@ -239,7 +264,22 @@ class BrookClient:
             socket_timeout=_RECEIVER_SOCKET_TIMEOUT_S,
         )
 
-    def _message(self, command: AppendCommand) -> ServiceBusMessage:
+    def _message_if_small(self, command: Command) -> ServiceBusMessage | None:
+        """The command's message; None where its events have to be uploaded."""
+        if self._claims is None or isinstance(command, ClaimedCommand):
+            return self._message(command)
+        # Seldom worth encoding: the data alone tells of most.
+        if sum(len(event.data) for event in command.events) > self._claims.threshold_bytes:
+            return None
+        message = self._message(command)
+        return message if sum(map(len, message.body)) <= self._claims.threshold_bytes else None
+
+    async def _uploaded(self, command: Command) -> ClaimedCommand:
+        assert self._claims is not None, "without claims every command is sent as it is"
+        assert isinstance(command, AppendCommand), "what has a claim is small"
+        return await self._claims.upload(command)
+
+    def _message(self, command: Command) -> ServiceBusMessage:
         return command_message(
             command,
             content_type=self._content_type,

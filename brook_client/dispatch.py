@@ -11,7 +11,7 @@ import anyio
 from brook_client.errors import BrookClientError, ReplyTimeoutError
 from brook_client.messages import ReceivedReply
 from schemas.codec import encode_command
-from schemas.commands import AppendCommand
+from schemas.commands import Command
 from schemas.types import CommandId
 
 _REMEMBERED_MAX: Final = 1_000
@@ -78,13 +78,13 @@ class ReplyDispatcher:
         """Whether somebody wants all replies."""
         return bool(self._listeners)
 
-    def recall(self, command: AppendCommand) -> ReceivedReply | None:
+    def recall(self, command: Command) -> ReceivedReply | None:
         """The reply to this very command, content included, if it came and is remembered."""
         asked = self._asked.get(command.command_id)
         return asked.reply if asked is not None and asked.digest == _digest(command) else None
 
     @contextmanager
-    def expect(self, command: AppendCommand) -> Iterator[Waiter]:
+    def expect(self, command: Command) -> Iterator[Waiter]:
         """Wait for a command's reply while the context lasts. Enter it before the command is sent."""
         command_id = command.command_id
         self._remember(command)
@@ -134,7 +134,7 @@ class ReplyDispatcher:
             return await waiter.outcome()
         raise ReplyTimeoutError(waiter.command_id, waited_s=timeout_s, reason=self.trouble)
 
-    def _remember(self, command: AppendCommand) -> None:
+    def _remember(self, command: Command) -> None:
         """Note what is asked for. The same id with another content is another question."""
         digest = _digest(command)
         asked = self._asked.get(command.command_id)
@@ -145,5 +145,5 @@ class ReplyDispatcher:
             self._asked.popitem(last=False)
 
 
-def _digest(command: AppendCommand) -> bytes:
+def _digest(command: Command) -> bytes:
     return hashlib.blake2b(encode_command(command)).digest()

@@ -25,10 +25,14 @@ class CommandTooLargeError(BrookClientError):
     def __init__(self, command_id: CommandId, *, message_bytes_max: int) -> None:
         super().__init__(
             f"command {command_id!r} is larger than the {message_bytes_max:,} bytes that a message of this queue may"
-            " have; split its events over several commands"
+            " have; give the client `claims`, or split its events over several commands"
         )
         self.command_id = command_id
         self.message_bytes_max = message_bytes_max
+
+
+class ClaimUploadError(BrookClientError):
+    """The events of a command were not uploaded. Nothing of it was sent; trying again is safe."""
 
 
 class ReplyTimeoutError(BrookClientError, TimeoutError):

@@ -7,7 +7,7 @@ from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage
 
 from brook_client import tracing
 from schemas import codec
-from schemas.commands import AppendCommand
+from schemas.commands import Command
 from schemas.keys import session_id_for
 from schemas.replies import Reply
 from schemas.types import MESSAGE_ID_LENGTH_MAX, CommandId
@@ -37,7 +37,7 @@ class UnreadableReplyError(ValueError):
 
 
 def command_message(
-    command: AppendCommand,
+    command: Command,
     *,
     content_type: str = codec.JSON,
     reply_to: str | None = None,

@@ -13,7 +13,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from schemas.commands import AppendCommand
+from schemas.commands import ClaimedCommand, Command
 from schemas.replies import Appended, ConcurrencyConflict, Rejected, Reply
 
 TRACE_PARENT: Final = "traceparent"
@@ -48,7 +48,7 @@ def context_of(facts: Mapping[str, object]) -> Context:
 
 
 @contextmanager
-def append_span(command: AppendCommand, queue: str) -> Iterator[Span]:
+def append_span(command: Command, queue: str) -> Iterator[Span]:
     """A span from sending a command to its reply. What is raised meanwhile ends it in error.
 
     Never the data of a command: names and ids only.
@@ -61,10 +61,14 @@ def append_span(command: AppendCommand, queue: str) -> Iterator[Span]:
                     "messaging.destination.name": queue,
                     "messaging.message.id": command.command_id,
                     "brook.name": command.brook.name,
-                    "brook.events": len(command.events),
+                    "brook.events": _event_count(command),
                 }
             )
         yield span
+
+
+def _event_count(command: Command) -> int:
+    return command.claim.event_count if isinstance(command, ClaimedCommand) else len(command.events)
 
 
 def note_outcome(span: Span, reply: Reply) -> None:
