@@ -15,7 +15,7 @@ SOURCES := schemas worker brook_client emulator
 SCRIPTS := $(wildcard examples bench docsite)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench bench-quick bench-profile soak test chaos bench-large bench-emulator explore simulate lint types format docs docs-serve picture diagrams clean
+.PHONY: help install demo bench bench-quick bench-profile soak test chaos bench-large bench-emulator explore simulate schemas lint types format docs docs-serve picture diagrams clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -70,6 +70,9 @@ bench-emulator: $(STAMP) ## What the embedded services cost, and which targets t
 	@$(BIN)/python -m bench.emulator_servicebus
 	@$(BIN)/python -m bench.emulator_cosmos --least 1500 || true
 	@$(BIN)/python -m bench.emulator_blob
+
+schemas: $(STAMP) ## Write the JSON Schema files and the AsyncAPI document into schemas/json
+	@$(BIN)/python -m schemas.export $(ARGS)
 
 lint: $(STAMP) ## Check style and formatting
 	@$(BIN)/ruff check $(SOURCES) $(SCRIPTS) tests

@@ -145,7 +145,8 @@ def test_schemas_need_msgspec_alone() -> None:
 
 def test_the_protocol_is_pure() -> None:
     assert beyond(("worker.protocol",), allowed=("worker.protocol", "schemas", "msgspec")) == []
-    assert offences(("worker.protocol", "schemas"), never=tuple(IMPURE)) == []
+    # The command that writes the schemas' files is the one part of its package that touches the disk.
+    assert offences(("worker.protocol", "schemas"), never=tuple(IMPURE), but=("schemas.export",)) == []
     for name, path in MODULES.items():
         if within(name, "worker.protocol", "schemas"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
