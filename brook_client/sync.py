@@ -10,10 +10,11 @@ from typing import Final, Self, TypedDict, TypeVar, Unpack
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from brook_client import client as asynchronous
+from brook_client.claims import ClaimUploads
 from brook_client.connect import ConnectServiceBus
 from brook_client.errors import BrookClientError
 from brook_client.messages import ReceivedReply
-from schemas.commands import AppendCommand, Expected, NewEvent
+from schemas.commands import Command, Expected, NewEvent
 from schemas.events import RecordedEvent
 from schemas.keys import BrookKey
 from schemas.replies import Reply
@@ -29,6 +30,9 @@ _NOT_OPEN: Final = "the client is not open; use it inside its `with` block"
 
 OpenReader = Callable[[], AbstractAsyncContextManager[BrookReader]]
 """Opens a reader in the client's event loop, where it lives."""
+
+OpenClaims = Callable[[], AbstractAsyncContextManager[ClaimUploads]]
+"""Opens what uploads large commands in the client's event loop, where it lives."""
 
 
 class Options(TypedDict, total=False):
@@ -56,23 +60,33 @@ class BrookClient:
     """
 
     def __init__(
-        self, connect: ConnectServiceBus, *, open_reader: OpenReader | None = None, **options: Unpack[Options]
+        self,
+        connect: ConnectServiceBus,
+        *,
+        open_reader: OpenReader | None = None,
+        open_claims: OpenClaims | None = None,
+        **options: Unpack[Options],
     ) -> None:
         self._connect = connect
         self._open_reader = open_reader
+        self._open_claims = open_claims
         self._options = options
         self._stack = ExitStack()
         self._portal: BlockingPortal | None = None
 
     def __enter__(self) -> Self:
-        """Start the thread. Nothing is sent yet, but that a reader is opened where one is wanted."""
+        """Start the thread. Nothing is sent yet, but what there is to open is opened."""
         with ExitStack() as stack:
             portal = stack.enter_context(start_blocking_portal("asyncio"))
             stack.callback(_end, portal)
             reader = None
             if self._open_reader is not None:
                 reader = stack.enter_context(portal.wrap_async_context_manager(self._open_reader()))
-            client = portal.call(partial(asynchronous.BrookClient, self._connect, reader=reader, **self._options))
+            claims = None
+            if self._open_claims is not None:
+                claims = stack.enter_context(portal.wrap_async_context_manager(self._open_claims()))
+            make = partial(asynchronous.BrookClient, self._connect, reader=reader, claims=claims, **self._options)
+            client = portal.call(make)
             self._client = stack.enter_context(portal.wrap_async_context_manager(client))
             self._portal = portal
             self._stack = stack.pop_all()
@@ -109,19 +123,19 @@ class BrookClient:
         )
         return self._call(append)
 
-    def request(self, command: AppendCommand, *, timeout_s: float = 30.0) -> ReceivedReply:
+    def request(self, command: Command, *, timeout_s: float = 30.0) -> ReceivedReply:
         """Send a command and wait for its reply, with the facts that came along. Raises as `append` does."""
         return self._call(partial(self._client.request, command, timeout_s=timeout_s))
 
-    def request_many(self, commands: Iterable[AppendCommand], *, timeout_s: float = 30.0) -> list[ReceivedReply]:
+    def request_many(self, commands: Iterable[Command], *, timeout_s: float = 30.0) -> list[ReceivedReply]:
         """Send commands together and wait for the reply to each; the replies in the same order."""
         return self._call(partial(self._client.request_many, tuple(commands), timeout_s=timeout_s))
 
-    def send(self, command: AppendCommand) -> None:
+    def send(self, command: Command) -> None:
         """Send a command without waiting for its reply. Returns once the queue has it."""
         self._call(partial(self._client.send, command))
 
-    def send_many(self, commands: Iterable[AppendCommand]) -> int:
+    def send_many(self, commands: Iterable[Command]) -> int:
         """Send commands in as few batches as fit, in order; returns how many."""
         # Taken here: an iterable that blocks must not block the event loop.
         return self._call(partial(self._client.send_many, tuple(commands)))

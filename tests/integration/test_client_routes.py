@@ -299,5 +299,5 @@ async def test_an_interrupted_call_is_cancelled(
 
 
 def test_the_blocking_client_takes_the_options_of_the_other() -> None:
-    names = set(sync.Options.__annotations__) | {"connect", "reader", "self"}
-    assert names == set(BrookClient.__init__.__annotations__) - {"return"} | {"self"}
+    names = set(sync.Options.__annotations__) | {"connect", "reader", "claims"}
+    assert names == set(BrookClient.__init__.__annotations__) - {"return"}
