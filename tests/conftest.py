@@ -1,9 +1,11 @@
 """What all tests share, and the stack that those of `tests/integration/stack` run on."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.support.quick_closing import close_at_once
 from tests.support.stacks.choose import STACKS, Choice, StackError, choose
 from tests.support.stacks.option import STACK
 
@@ -47,3 +49,10 @@ def pytest_report_header(config: pytest.Config) -> str:
 def chosen_stack(pytestconfig: pytest.Config) -> Choice:
     """The stack that `--stack` or the machine decides on."""
     return pytestconfig.stash[STACK]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clients_close_at_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        close_at_once(monkeypatch)
+        yield
