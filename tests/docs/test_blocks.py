@@ -21,7 +21,7 @@ from typer.exceptions import TyperException
 from emulator.faults import Rule
 from schemas import codec
 from tests.support.page_shell import SHELLS, command_text, commands
-from tests.support.pages import ROOT, Block, blocks, pages
+from tests.support.pages import ROOT, Block, blocks, pages, prose
 from tests.support.worker_settings import NOWHERE
 from worker.cli import app
 from worker.configuration import FILE_VARIABLE, PREFIX, load_settings, variable
@@ -78,8 +78,8 @@ def test_shell_can_be_read_and_its_commands_exist(block: Block) -> None:
             check(block, words)
 
 
-def check_brook_worker(block: Block, words: list[str]) -> None:
-    """Name, options and arguments are those of the command line."""
+def check_brook_worker(block: Block, words: list[str], *, complete: bool = True) -> None:
+    """Name, options and arguments are those of the command line; not all arguments where it is not `complete`."""
     command, path, rest = CLI, ["brook-worker"], words[1:]
     while isinstance(command, TyperGroup) and rest and not rest[0].startswith("-"):
         found = command.commands.get(rest[0])
@@ -87,11 +87,28 @@ def check_brook_worker(block: Block, words: list[str]) -> None:
         command, path, rest = found, [*path, rest[0]], rest[1:]
     if "--help" in rest:
         return
+    if not complete and isinstance(command, TyperGroup):
+        return
     assert isinstance(command, TyperCommand), f"{block.where}: {words} names no command"
+    placeholders = re.compile(r"^\$\w+$" if complete else r"^(\$\w+|[A-Z]+)$")
     try:
-        command.make_context(path[-1], [re.sub(r"^\$\w+$", "1", argument) for argument in rest])
+        command.make_context(path[-1], [placeholders.sub("1", argument) for argument in rest])
     except TyperException as error:
+        if not complete and type(error).__name__ == "MissingParameter":
+            return
         pytest.fail(f"{block.where}: {' '.join(words)}: {error.format_message()}")
+
+
+INLINE = re.compile(r"(?<!`)`(brook-worker [^`]+)`(?!`)")
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in pages()])
+def test_commands_that_a_page_names_in_its_text_exist(page: Path) -> None:
+    """In a sentence a command may go without its arguments, and `…` or a word in capitals stands for any."""
+    for number, line in prose(page):
+        for text in INLINE.findall(line):
+            for words in commands(text.replace("\\|", "|").replace("…", "")):
+                check_brook_worker(Block(page, number, "sh", text, ()), words, complete=False)
 
 
 @functools.cache
