@@ -5,6 +5,7 @@ once a second whether it is to end. Hundreds of tests would wait for it. Nothing
 """
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import pytest
@@ -15,7 +16,7 @@ _LOOK_S: Final = 0.02
 
 def close_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the keep-alive task of every client end as soon as the client is being closed."""
-    keep_alive = AMQPClientAsync._keep_alive_async
+    keep_alive: Callable[[Any], Coroutine[Any, Any, None]] = AMQPClientAsync._keep_alive_async
 
     async def ending_soon(client: Any) -> None:
         task = asyncio.ensure_future(keep_alive(client))

@@ -8,9 +8,10 @@ import pytest
 from azure.servicebus import ServiceBusMessage
 
 from brook_client.client import BrookClient
+from emulator.faults import Rule
 from schemas.codec import JSON, MSGPACK
 from schemas.commands import NewEvent
-from schemas.keys import BrookKey, session_id_for
+from schemas.keys import BrookKey, partition_key, session_id_for
 from schemas.replies import Appended, ConcurrencyConflict, Rejected
 from schemas.types import CommandId, Position
 from tests.support.brooks import command, event
@@ -129,6 +130,30 @@ async def test_a_large_append_is_seen_whole_or_not_at_all(shared: StackPlace, ma
         command_id=large.command_id, first_position=Position(0), last_position=Position(LARGE - 1)
     )
     assert {document["id"] for document in await shared.documents(key)} == {"head", *map(str, range(LARGE))}
+
+
+@pytest.mark.needs("faults")
+async def test_what_is_written_of_a_large_append_is_not_seen_before_all_of_it_is(
+    stack: Stack, shared: StackPlace, mail: Mail, key: BrookKey
+) -> None:
+    """Each batch is slow enough for a reader to find some of them."""
+    assert stack.faults is not None
+    client, replies = mail
+    large = command(command_id=f"large-{key}", events=LARGE, key=key)
+    where = {"partition_key": partition_key(key)}
+    rule = await stack.faults.add_rule(Rule(service="cosmos", operation="batch", where=where, latency_s=0.05))
+    try:
+        await client.send(large)
+
+        async def is_half_written() -> bool:
+            return 2 * CHUNK_OPERATIONS < len(await shared.documents(key)) < LARGE
+
+        await wait_until(is_half_written, "some batches are written", shared.patience_s)
+        assert await shared.events(key) == []
+        await replies.to_each([large], shared.patience_s)
+    finally:
+        await stack.faults.remove_rule(rule)
+    assert len(await shared.events(key)) == LARGE
 
 
 async def test_commands_of_a_session_take_effect_in_the_order_in_which_they_were_sent(

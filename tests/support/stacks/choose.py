@@ -1,7 +1,6 @@
 """Which services the tests of `tests/integration/stack` run on: `--stack embedded|docker|azure`, or what is there."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, get_args
 
@@ -18,7 +17,7 @@ AZURE_VARIABLES: Final = {
 
 ENGINE_TIMEOUT_S: Final = 0.5
 
-_SOCKETS: Final = ("/var/run/docker.sock", "/run/podman/podman.sock")
+_SOCKET: Final = Path("/var/run/docker.sock")
 _HINTS: Final = ("DOCKER_HOST", "DOCKER_CONTEXT", "TC_HOST", "TESTCONTAINERS_HOST_OVERRIDE")
 
 
@@ -33,7 +32,7 @@ class Choice(NamedTuple):
     why: str
 
 
-def choose(asked: StackName | None, environment: Mapping[str, str] = os.environ) -> Choice:
+def choose(asked: StackName | None) -> Choice:
     """Tell which stack to use, in less than a second.
 
     Raises StackError where the one that was asked for is not there.
@@ -42,38 +41,38 @@ def choose(asked: StackName | None, environment: Mapping[str, str] = os.environ)
         case "embedded":
             return Choice("embedded", "asked for")
         case "azure":
-            if missing := absent_variables(environment):
+            if missing := absent_variables():
                 raise StackError(f"--stack azure: set {', '.join(missing)}, or choose another stack")
             return Choice("azure", "asked for")
         case "docker":
-            if (problem := engine_problem(environment)) is not None:
+            if (problem := engine_problem()) is not None:
                 raise StackError(f"--stack docker: {problem}; start a Docker engine, or choose another stack")
             return Choice("docker", "asked for")
         case None:
-            problem = engine_problem(environment)
+            problem = engine_problem()
             return Choice("docker", "a Docker engine answers") if problem is None else Choice("embedded", problem)
 
 
-def why_not(name: StackName, environment: Mapping[str, str] = os.environ) -> str | None:
+def why_not(name: StackName) -> str | None:
     """What keeps a stack from being used here; None where it could be."""
     match name:
         case "embedded":
             return None
         case "docker":
-            return engine_problem(environment)
+            return engine_problem()
         case "azure":
-            missing = absent_variables(environment)
+            missing = absent_variables()
             return f"not set: {', '.join(missing)}" if missing else None
 
 
-def absent_variables(environment: Mapping[str, str]) -> list[str]:
+def absent_variables() -> list[str]:
     """The variables of the Azure stack that are not set."""
-    return [variable for variable in AZURE_VARIABLES.values() if not environment.get(variable)]
+    return [variable for variable in AZURE_VARIABLES.values() if not os.environ.get(variable)]
 
 
-def engine_problem(environment: Mapping[str, str] = os.environ) -> str | None:
+def engine_problem() -> str | None:
     """Why no Docker engine can be used, None where one answers. Bounded by a few times ENGINE_TIMEOUT_S."""
-    if not _may_have_engine(environment):
+    if not _may_have_engine():
         return "no Docker engine: there is no socket, and neither DOCKER_HOST nor a context names another"
     # It takes a while, and most runs need none of it; docker comes without types.
     import docker.errors  # type: ignore[import-untyped]  # noqa: PLC0415
@@ -92,14 +91,12 @@ def engine_problem(environment: Mapping[str, str] = os.environ) -> str | None:
     return None
 
 
-def _may_have_engine(environment: Mapping[str, str]) -> bool:
+def _may_have_engine() -> bool:
     """Whether it is worth asking: a client alone is no engine."""
-    home = Path(environment.get("HOME", "/"))
-    named = any(environment.get(name) for name in _HINTS)
+    home = Path(os.environ.get("HOME", "/"))
+    named = any(os.environ.get(name) for name in _HINTS)
     configured = (home / ".docker" / "contexts").is_dir() or (home / ".testcontainers.properties").is_file()
-    runtime = environment.get("XDG_RUNTIME_DIR", "")
-    sockets = [*_SOCKETS, f"{runtime}/docker.sock", f"{runtime}/podman/podman.sock", f"{home}/.docker/run/docker.sock"]
-    return named or configured or any(Path(socket).is_socket() for socket in sockets)
+    return named or configured or _SOCKET.is_socket() or os.name == "nt"
 
 
 def _first_line(error: BaseException) -> str:

@@ -16,10 +16,6 @@ NEEDS: Final[Mapping[str, Mapping[StackName, str]]] = {
     "connections": {
         "docker": "the Service Bus emulator takes ten connections in all, and each session and sender holds one",
     },
-    "persistence": {
-        "docker": "the Service Bus emulator keeps no message over a restart of its container",
-        "azure": "the services cannot be restarted",
-    },
 }
 """What a test may need, and why a stack does not have it. A stack that is not named has it."""
 
