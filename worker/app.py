@@ -23,6 +23,7 @@ from worker.provisioning import check_store, provision
 from worker.sessions.base import BrokerError, BrokerRefusedError
 from worker.sessions.group import GroupProcessor
 from worker.sessions.intake import Intake
+from worker.sessions.observed import ObservedLeases, ObservedReplies, ObservedSource
 from worker.sessions.replies import ServiceBusReplies
 from worker.sessions.serve import SessionOptions, SessionServer
 from worker.sessions.servicebus import ServiceBusSessionSource
@@ -30,6 +31,9 @@ from worker.sessions.stopping import Stopping
 from worker.settings import Settings
 from worker.storage.cosmos import CosmosBrookStore
 from worker.storage.retries import RetryOptions
+from worker.telemetry.health import Health
+from worker.telemetry.running import observed
+from worker.telemetry.scaling import ScalingSignal
 
 log = structlog.get_logger()
 
@@ -50,11 +54,12 @@ async def run_worker(settings: Settings) -> None:
     with work in hand.
     """
     stopping = Stopping()
-    async with anyio.create_task_group() as tasks:
-        await tasks.start(_watch_signals, tasks, stopping, settings.drain_grace_s)
+    async with anyio.create_task_group() as tasks, observed(settings, tasks) as observers:
+        await tasks.start(_watch_signals, tasks, stopping, settings.drain_grace_s, observers.health)
         if settings.auto_provision:
             await provision(settings)
-        async with open_server(settings) as server:
+        async with open_server(settings, observers.signal) as server:
+            observers.health.running(lambda: server.trouble)
             log.info("worker.started", queue=settings.command_queue, sessions_max=settings.max_concurrent_sessions)
             try:
                 await server.run(stopping)
@@ -67,8 +72,8 @@ async def run_worker(settings: Settings) -> None:
 
 
 @contextlib.asynccontextmanager
-async def open_server(settings: Settings) -> AsyncIterator[SessionServer]:
-    """Everything that a worker consists of, opened in order and closed in reverse order.
+async def open_server(settings: Settings, signal: ScalingSignal) -> AsyncIterator[SessionServer]:
+    """Everything that a worker consists of, opened in order and closed in reverse order; `signal` follows its slots.
 
     Raises StartError when a service refuses us or does not answer.
     """
@@ -94,9 +99,10 @@ async def open_server(settings: Settings) -> AsyncIterator[SessionServer]:
             metadata_bytes_max=settings.metadata_bytes_max,
             metadata_depth_max=settings.metadata_depth_max,
         )
+        source = ServiceBusSessionSource(broker, settings.command_queue, accept_wait_s=settings.session_accept_wait_s)
         yield SessionServer(
-            ServiceBusSessionSource(broker, settings.command_queue, accept_wait_s=settings.session_accept_wait_s),
-            BlobLeaseManager(blobs, settings.lease_container, settings.lease_options()),
+            ObservedSource(source, signal),
+            ObservedLeases(BlobLeaseManager(blobs, settings.lease_container, settings.lease_options())),
             GroupProcessor(
                 Intake(
                     guards,
@@ -105,7 +111,7 @@ async def open_server(settings: Settings) -> AsyncIterator[SessionServer]:
                     command_bytes_max=settings.command_bytes_max,
                 ),
                 handler,
-                replies,
+                ObservedReplies(replies),
                 claims=Claims(claim_store, guards, settings.claim_options()),
                 brooks_concurrency_max=settings.brooks_concurrency_max,
             ),
@@ -150,13 +156,14 @@ async def _claim_store(settings: Settings) -> AsyncIterator[BlobClaimStore | Non
 
 
 async def _watch_signals(
-    tasks: TaskGroup, stopping: Stopping, grace_s: float, *, task_status: anyio.abc.TaskStatus[None]
+    tasks: TaskGroup, stopping: Stopping, grace_s: float, health: Health, *, task_status: anyio.abc.TaskStatus[None]
 ) -> None:
     """First signal: stop by flag, with a bound. Second signal, or the bound: end at once."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         received = await anext(aiter(signals))
         log.info("worker.draining", signal=signal.Signals(received).name, grace_s=grace_s)
+        health.draining()
         stopping.set()
         with anyio.move_on_after(grace_s):
             await anext(aiter(signals))

@@ -59,7 +59,8 @@ def run(
             run_async(run_worker, settings)
         else:
             arguments = () if config is None else ("--config", str(config))
-            run_async(partial(run_processes, grace_s=settings.drain_grace_s), processes, arguments)
+            supervise = partial(run_processes, grace_s=settings.drain_grace_s, http_port=settings.http_port)
+            run_async(supervise, processes, arguments)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from typing import Any, Final, TextIO
 from uuid import UUID
 
 import structlog
+from opentelemetry import trace
 from structlog.types import EventDict, Processor
 
 from worker.redaction import HIDDEN, Redactor, Secret
@@ -57,6 +58,7 @@ def configure_logs(settings: Settings, stream: TextIO | None = None) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _trace_ids,
         structlog.processors.StackInfoRenderer(),
         # As text, before it is redacted; the renderers' own tracebacks would show local variables.
         structlog.processors.format_exc_info,
@@ -123,6 +125,15 @@ class Redaction:
         text = _QUOTED_PAYLOAD.sub(rf"\g<name>{HIDDEN}", self._redact(text))
         text = _LONG_BASE64.sub(lambda found: f"<{len(found[0]):,} characters>", text)
         return text if len(text) <= length_max else f"{text[:length_max]}… ({len(text):,} characters)"
+
+
+def _trace_ids(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Say in which span the line was logged, so that it is found from the trace and the other way round."""
+    context = trace.get_current_span().get_span_context()
+    if context.is_valid:
+        event["trace_id"] = f"{context.trace_id:032x}"
+        event["span_id"] = f"{context.span_id:016x}"
+    return event
 
 
 def _library_message(_logger: object, _method: str, event: EventDict) -> EventDict:

@@ -31,6 +31,8 @@ Endpoint = Annotated[
 ]
 
 AdminEndpoint = Annotated[str, Meta(pattern=r"^http://[^\s/@?#]+/?$", title="a URL such as http://127.0.0.1:5300")]
+CollectorUrl = Annotated[str, Meta(pattern=r"^https?://[^\s/@?#]+/?$", title="a URL such as http://collector:4318")]
+Host = Annotated[str, Meta(pattern=r"^[A-Za-z0-9.:-]{1,253}$", title="a host name or an IP address")]
 Namespace = Annotated[
     str,
     Meta(
@@ -220,6 +222,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, Meta(gt=0, le=60, description="How long sending the replies of one group may take.")
     ] = 10.0
 
+    http_port: Annotated[
+        Annotated[int, Meta(ge=0, le=65_535)] | None,
+        Meta(
+            description="Port of /metrics, /healthz, /readyz and /scaling; 0: any free one. Not set: none. With several"
+            " processes, the first one's; each has the next."
+        ),
+    ] = None
+    http_host: Annotated[
+        Host, Meta(description="Address to listen on for these; 0.0.0.0 in a container. Whoever can reach it may read.")
+    ] = "127.0.0.1"
+    otlp_endpoint: Annotated[
+        CollectorUrl | None,
+        Meta(description="OpenTelemetry collector for metrics and traces, over HTTP. Needs the extra `otlp`."),
+    ] = None
+    trace_sample_ratio: Annotated[
+        float,
+        Meta(ge=0, le=1, description="Share of groups that are traced where no producer has decided that."),
+    ] = 0.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least level that is logged.")
     ] = "info"
