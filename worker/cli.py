@@ -18,6 +18,7 @@ from brook_client.reading import read as read_events
 from schemas import codec
 from schemas.keys import BrookKey
 from worker.clients import servicebus_connector
+from worker.commands import check, dead_letter_cli
 from worker.commands.failures import CommandError, reported
 from worker.commands.lines import chunks
 from worker.commands.read import at_most, brook_reader, write_ndjson, write_table
@@ -32,6 +33,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(dead_letter_cli.app)
+app.command()(check.check)
 
 PortOption = Annotated[int, typer.Option(min=0, max=65_535, metavar="N", help="0: any free port.")]
 
@@ -110,7 +114,7 @@ def emulator(
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=sys.stderr))
     with reported(EmulatorError, ConfigError):
         try:
-            run_async(partial(serve, announce=typer.echo), options)
+            run_async(partial(serve, announce=announce), options)
         except TimeoutError as error:
             raise CommandError("not everything stopped in time; what was acknowledged is safe with --data") from error
 

@@ -3,7 +3,7 @@
 import importlib.util
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import anyio
 import typer
@@ -21,13 +21,10 @@ ConfigOption = Annotated[
 BrookArgument = Annotated[str, typer.Argument(metavar="BROOK", help="The brook: name|entityId.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
 
-EXIT_PARTLY: Final = 3
-"""Some of what was asked for was done, and what was not is told with its reason."""
-
 
 def example(*lines: str) -> str:
     """The end of a command's help: how it is called."""
-    return "Example: " + "  or  ".join(f"`{line}`" for line in lines)
+    return "Example: " + " or ".join(f"`{line}`" for line in lines)
 
 
 def settings_of(config: Path | None) -> Settings:

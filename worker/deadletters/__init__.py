@@ -1,0 +1,1 @@
+"""The dead letters of the command queue: finding them, sending them again in order, purging them."""

@@ -1,0 +1,1 @@
+"""What operators' commands ask of Azure, beyond what a worker asks."""

@@ -1,0 +1,82 @@
+"""What the management interface tells of queues: how many messages wait, and how the queue is set up."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
+
+import anyio
+import msgspec
+from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
+from azure.servicebus.aio.management import ServiceBusAdministrationClient
+
+from worker.clients import servicebus_admin_client
+from worker.credentials import is_servicebus_emulator
+from worker.errors import WorkerError
+from worker.settings import Settings
+
+_TIMEOUT_S: Final = 30.0
+_REFUSED: Final = frozenset({401, 403})
+
+
+class FactsUnavailableError(WorkerError):
+    """The management interface does not tell. The message says why and what to do; the queues may be well."""
+
+
+class QueueFacts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One queue. `duplicates_window_s` is for how long it drops what comes under a message id again; 0: it does not."""
+
+    name: str
+    active: int
+    dead_lettered: int
+    scheduled: int
+    size_bytes: int
+    lock_duration_s: float
+    delivery_count_max: int
+    duplicates_window_s: float
+
+
+async def queue_facts(settings: Settings, names: Sequence[str]) -> list[QueueFacts]:
+    """Facts about queues, in order. Raises FactsUnavailableError."""
+    if is_servicebus_emulator(settings) and settings.servicebus_admin_endpoint is None:
+        raise FactsUnavailableError(
+            "an emulator has its management interface elsewhere; set servicebus_admin_endpoint to it"
+        )
+    try:
+        with anyio.fail_after(_TIMEOUT_S):
+            async with servicebus_admin_client(settings) as admin:
+                return [await _facts(admin, name) for name in names]
+    except HttpResponseError as error:
+        if error.status_code in _REFUSED:
+            raise FactsUnavailableError(
+                "the management interface refuses us; it needs a key with the right Manage, or the role"
+                " Azure Service Bus Data Owner"
+            ) from error
+        raise FactsUnavailableError(f"the management interface answers {error.status_code}") from error
+    except (AzureError, TimeoutError, OSError) as error:
+        raise FactsUnavailableError(
+            f"the management interface does not answer ({type(error).__name__}); check the namespace and the network"
+        ) from error
+
+
+async def _facts(admin: ServiceBusAdministrationClient, name: str) -> QueueFacts:
+    try:
+        queue = await admin.get_queue(name)
+        counts = await admin.get_queue_runtime_properties(name)
+    except (ResourceNotFoundError, AttributeError) as error:  # of a topic the client reads no queue: AttributeError
+        raise FactsUnavailableError(f"there is no queue {name!r}; run `brook-worker provision`") from error
+    window = queue.duplicate_detection_history_time_window
+    return QueueFacts(
+        name=name,
+        active=counts.active_message_count or 0,
+        dead_lettered=counts.dead_letter_message_count or 0,
+        scheduled=counts.scheduled_message_count or 0,
+        size_bytes=counts.size_in_bytes or 0,
+        lock_duration_s=_seconds(queue.lock_duration),
+        delivery_count_max=queue.max_delivery_count or 0,
+        duplicates_window_s=_seconds(window) if queue.requires_duplicate_detection else 0.0,
+    )
+
+
+def _seconds(duration: timedelta | str | None) -> float:
+    """The client gives what the service sends as a timedelta; as text only what a caller has set."""
+    return duration.total_seconds() if isinstance(duration, timedelta) else 0.0
