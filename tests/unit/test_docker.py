@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from emulator.config import load_config
-from worker.configuration import PREFIX, load_settings
+from worker.configuration import PREFIX, load_settings, variable
+from worker.probe import REQUEST_S
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
@@ -175,6 +176,33 @@ def instructions() -> list[tuple[str, str]]:
     return [(word, rest) for word, _, rest in (line.partition(" ") for line in joined.splitlines() if line.strip())]
 
 
+def image_settings(instructions: list[tuple[str, str]]) -> dict[str, str]:
+    """The worker's settings that the image sets, by name."""
+    pairs = [pair.partition("=") for word, rest in instructions if word == "ENV" for pair in rest.split()]
+    return {name.removeprefix(PREFIX).lower(): value for name, _, value in pairs if name.startswith(PREFIX)}
+
+
+def test_the_image_tells_its_health_where_prometheus_looks_and_compose_publishes(
+    instructions: list[tuple[str, str]], services: dict[str, Any]
+) -> None:
+    settings = image_settings(instructions)
+    given = services["worker"]["environment"] | {variable(name): value for name, value in settings.items()}
+    port = load_settings(environ=given).http_port
+    assert settings["http_host"] == "0.0.0.0", "from another container it is not 127.0.0.1"
+    assert ("EXPOSE", str(port)) in instructions
+    (check,) = [rest for word, rest in instructions if word == "HEALTHCHECK"]
+    assert 'CMD exec python -m worker.probe "http://127.0.0.1:${BROOK_WORKER_HTTP_PORT}/healthz"' in check
+    limit_s = re.search(r"--timeout=(\d+)s", check)
+    assert limit_s is not None
+    assert float(limit_s[1]) > REQUEST_S
+    assert f"127.0.0.1:{port}:{port}" in services["cosmos"]["ports"], "the worker is in that network"
+    assert services["cosmos"]["networks"]["default"]["aliases"] == ["worker"]
+    prometheus = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))
+    (job,) = prometheus["scrape_configs"]
+    assert job["static_configs"] == [{"targets": [f"worker:{port}"]}]
+    assert job["job_name"] == "brook-worker", "the alert rules ask for it"
+
+
 def test_the_image_runs_as_nobody_special(instructions: list[tuple[str, str]]) -> None:
     last = max(index for index, (word, _) in enumerate(instructions) if word == "FROM")
     runtime = instructions[last:]
@@ -186,7 +214,9 @@ def test_the_image_runs_as_nobody_special(instructions: list[tuple[str, str]]) -
 
 
 def test_nothing_secret_goes_into_a_layer(instructions: list[tuple[str, str]]) -> None:
-    assert not [rest for word, rest in instructions if word in ("ENV", "ARG") and PREFIX in rest]
+    """What the image sets itself is where it listens, no more: all else comes when it runs."""
+    assert set(image_settings(instructions)) == {"http_host", "http_port"}
+    assert not [rest for word, rest in instructions if word == "ARG" and PREFIX in rest]
     assert not [rest for word, rest in instructions if word == "ADD"]
     assert not [rest for word, rest in instructions if word == "COPY" and re.search(r"(^|\s)\.\s", rest)]
 
