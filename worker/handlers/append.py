@@ -19,6 +19,7 @@ from worker.protocol.prepare import PreparedCommand
 from worker.protocol.verdicts import Accepted, Verdict
 from worker.protocol.writes import append_events
 from worker.storage.base import BrookStore, ContradictionError, StoreUnavailableError
+from worker.telemetry.tracing import tracing
 
 _REPLAN_PAUSE_S: Final = 0.01
 
@@ -139,7 +140,8 @@ class _Run:
             await recover(self._store, self._writer, self._commands)
             return None
         known = await self._lookup.decided_before(self._store, stored.head, self._commands, doubtful)
-        decided = plan(stored.head, self._commands, self._writer.limits, known)
+        with tracing.part("plan"):
+            decided = plan(stored.head, self._commands, self._writer.limits, known)
         carried = iter(
             [
                 command

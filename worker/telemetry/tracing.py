@@ -16,6 +16,7 @@ import anyio
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import (
+    INVALID_SPAN,
     INVALID_SPAN_CONTEXT,
     Link,
     NonRecordingSpan,
@@ -68,7 +69,7 @@ class Tracing:
     @contextmanager
     def part(self, name: str, kind: SpanKind = SpanKind.INTERNAL) -> Iterator[Span]:
         """A span within the current one; where that is not recorded, this is not made either."""
-        current = trace.get_current_span()
+        current = trace.get_current_span() if self.is_on else INVALID_SPAN
         if not current.is_recording():
             yield current
             return

@@ -9,6 +9,7 @@ from azure.core.pipeline.transport import AioHttpTransport
 from opentelemetry.trace import SpanKind
 
 from worker.telemetry.instruments import AMBIGUOUS_WRITES, REQUEST_CHARGE, REQUEST_DURATION, REQUESTS
+from worker.telemetry.stages import stages
 from worker.telemetry.tracing import failed, tracing
 
 _CHARGE: Final = "x-ms-request-charge"
@@ -69,6 +70,7 @@ class ObservedTransport(AioHttpTransport):  # type: ignore[misc]  # the SDK impo
         finally:
             REQUESTS.add(1, self._service, operation, outcome)
             REQUEST_DURATION.record(time.perf_counter() - started_s, self._service, operation)
+            stages.moved()
             if operation == "batch" and outcome in _AMBIGUOUS:
                 AMBIGUOUS_WRITES.add(1, outcome)
         return response
