@@ -16,6 +16,7 @@ EMULATOR_STARTERS = ("worker.cli", "worker.demo")
 
 AZURE_ADAPTERS = (
     "worker.claims.blob",
+    "worker.checks",
     "worker.clients",
     "worker.identity",
     "worker.locking.blob",

@@ -34,9 +34,9 @@ async def provision_cosmos(settings: Settings, *, make: bool) -> list[Finding]:
     async def ask() -> list[Finding]:
         async with cosmos_client(settings) as client:
             return [
-                await _account(client, settings),
+                await account_finding(client, settings),
                 *await _database(client, settings, make=make),
-                *await _container(client.get_database_client(settings.cosmos_database), settings, make=make),
+                *await container_findings(client.get_database_client(settings.cosmos_database), settings, make=make),
             ]
 
     return await asked("Cosmos DB", cosmos_entry(settings), ask)
@@ -47,14 +47,14 @@ async def check_store(client: CosmosClient, settings: Settings) -> None:
 
     async def ask() -> list[Finding]:
         database = client.get_database_client(settings.cosmos_database)
-        return [await _account(client, settings), *await _container(database, settings, make=False)]
+        return [await account_finding(client, settings), *await container_findings(database, settings, make=False)]
 
     findings = await asked("Cosmos DB", cosmos_entry(settings), ask)
     if any(finding.stops for finding in findings):
         raise ProvisioningError(findings)
 
 
-async def _account(client: CosmosClient, settings: Settings) -> Finding:
+async def account_finding(client: CosmosClient, settings: Settings) -> Finding:
     """The account must have a single write region: with several, ETags do not fence concurrent writers."""
     resource = f"Cosmos DB account {settings.cosmos_endpoint}"
     account = await client._get_database_account()  # noqa: SLF001 - the client has no public way to read it
@@ -87,7 +87,8 @@ async def _database(client: CosmosClient, settings: Settings, *, make: bool) -> 
     return [Finding(resource, State.MADE)]
 
 
-async def _container(database: DatabaseProxy, settings: Settings, *, make: bool) -> list[Finding]:
+async def container_findings(database: DatabaseProxy, settings: Settings, *, make: bool) -> list[Finding]:
+    """How the container is, or that it is missing; made if `make` and if it may be made with these credentials."""
     name = settings.cosmos_container
     resource = f"Cosmos DB container {database.id}/{name}"
     state = State.FOUND

@@ -1,10 +1,11 @@
 """Seeing what a Service Bus entity is by opening it: for emulators, and for keys that may not manage."""
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
 import anyio
-from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
+from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender, ServiceBusSession
 from azure.servicebus.exceptions import (
     MessagingEntityNotFoundError,
     ServiceBusAuthenticationError,
@@ -27,6 +28,10 @@ _CHECK_SESSION: Final = "brook-worker-check"
 _NOT_ALLOWED: Final = "amqp:not-allowed"
 
 
+Look = Callable[[ServiceBusSession, Callable[[], Awaitable[object]]], Awaitable[None]]
+"""Looks at a session that was accepted; the second argument peeks at its messages."""
+
+
 async def verify_by_opening(settings: Settings, make_it: str) -> list[Finding]:
     """Open each entity for a moment; no message is touched. `make_it` says how to make one that is missing.
 
@@ -38,12 +43,13 @@ async def verify_by_opening(settings: Settings, make_it: str) -> list[Finding]:
             queues[settings.reply_queue] = "reply_queue"
         entry = servicebus_entry(settings)
         checks = [
-            partial(asked, _queue(name), entry, partial(_session_queue, client, name, setting, make_it))
+            partial(asked, _queue(name), entry, partial(open_session_queue, client, name, setting, make_it))
             for name, setting in queues.items()
         ]
         addresses = filter(None, (settings.reply_topic, *settings.reply_entities_allowed))
         checks += [
-            partial(asked, _reply_address(name), entry, partial(_address, client, name, make_it)) for name in addresses
+            partial(asked, _reply_address(name), entry, partial(open_reply_address, client, name, make_it))
+            for name in addresses
         ]
         found = await concurrently(checks)
     return _merged([finding for findings in found for finding in findings])
@@ -65,12 +71,17 @@ def _reply_address(name: str) -> str:
     return f"Service Bus reply address {name}"
 
 
-async def _session_queue(client: ServiceBusClient, name: str, setting: str, make_it: str) -> list[Finding]:
+async def open_session_queue(
+    client: ServiceBusClient, name: str, setting: str, make_it: str, look: Look | None = None
+) -> list[Finding]:
+    """Accept a session of our own for a moment; `look` at it meanwhile. Raises what the client raises."""
     resource = _queue(name)
     receiver = client.get_queue_receiver(name, session_id=_CHECK_SESSION, prefetch_count=0)
     try:
         with anyio.fail_after(_OPEN_TIMEOUT_S):
             await receiver.__aenter__()
+            if look is not None:
+                await look(receiver.session, receiver.peek_messages)
     except SessionCannotBeLockedError:
         pass  # another worker looks at the same moment, so it has sessions
     except MessagingEntityNotFoundError:
@@ -79,7 +90,7 @@ async def _session_queue(client: ServiceBusClient, name: str, setting: str, make
         # A key that may only send to the reply queue is as it should be; whether it has sessions stays unknown.
         if setting == "command_queue":
             raise
-        return await _address(client, name, make_it)
+        return await open_reply_address(client, name, make_it)
     except ServiceBusError as error:
         if _NOT_ALLOWED not in str(error):
             raise
@@ -90,7 +101,7 @@ async def _session_queue(client: ServiceBusClient, name: str, setting: str, make
     return [Finding(resource, State.FOUND, "opened, not managed")]
 
 
-async def _address(client: ServiceBusClient, name: str, make_it: str) -> list[Finding]:
+async def open_reply_address(client: ServiceBusClient, name: str, make_it: str) -> list[Finding]:
     """A queue or topic that replies go to: opened for sending, nothing is sent."""
     resource = _reply_address(name)
     sender = client.get_queue_sender(name)

@@ -125,7 +125,7 @@ async def _allowed_entity(admin: ServiceBusAdministrationClient, name: str) -> l
     resource = f"Service Bus reply address {name}"
     for get in (admin.get_queue, admin.get_topic):
         with contextlib.suppress(_OtherKindError):
-            if await _found(partial(get, name)) is not None:
+            if await found(partial(get, name)) is not None:
                 return [Finding(resource, State.FOUND)]
     return [Finding(resource, State.MISSING, "make that queue or topic, or take it out of reply_entities_allowed")]
 
@@ -135,7 +135,7 @@ async def _found_or_made(
 ) -> tuple[State, _PropertiesT | None]:
     """What is there afterwards; without properties it is missing, or wrong: of another kind."""
     try:
-        if (properties := await _found(get)) is not None:
+        if (properties := await found(get)) is not None:
             return State.FOUND, properties
         if not make:
             return State.MISSING, None
@@ -144,12 +144,12 @@ async def _found_or_made(
         except HttpResponseError as error:
             if error.status_code != _CONFLICT:
                 raise
-            return State.FOUND, await _found(get)  # another worker made it first
+            return State.FOUND, await found(get)  # another worker made it first
     except _OtherKindError:
         return State.WRONG, None
 
 
-async def _found(get: Callable[[], Awaitable[_PropertiesT]]) -> _PropertiesT | None:
+async def found(get: Callable[[], Awaitable[_PropertiesT]]) -> _PropertiesT | None:
     """What is there; None when nothing is. The client tells of that in two ways, and fails on a topic for a queue."""
     try:
         return await get()

@@ -1,0 +1,93 @@
+"""The lease container, and whether leases can be taken in it."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import anyio
+from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
+from azure.storage.blob.aio import BlobLeaseClient, BlobServiceClient
+
+from worker.checks.rows import CHECK_TIMEOUT_S, Check, Outcome, bounded, failed, not_checked, of_date
+from worker.clients import CLOSE_TIMEOUT_S, blob_service_client
+from worker.credentials import blob_entry
+from worker.errors import WorkerError
+from worker.provisioning.concurrently import concurrently
+from worker.settings import Settings
+
+PROBE: Final = "brook-worker-check"
+"""An empty blob that stays. No session's blob is named like it: those begin with `key-` or `sha256-`."""
+
+_LEASE_S: Final = 15
+_CONFLICT: Final = 409
+_RESTS_ON_IT: Final = "no connection, see above"
+_NAMES: Final = ("lease container", "take leases", "clock")
+
+
+async def check_blob(settings: Settings, wall_s: Callable[[], float]) -> dict[str, Outcome]:
+    """The outcomes by check, in the order of the table."""
+    try:
+        with anyio.fail_after(2 * CHECK_TIMEOUT_S):
+            async with blob_service_client(settings) as client:
+                return await _opened(client, settings, wall_s)
+    except WorkerError as error:
+        first = failed("; ".join(str(error).splitlines()))
+    except TimeoutError:
+        first = failed(f"no answer within {2 * CHECK_TIMEOUT_S:g} s; check {blob_entry(settings)} and the network")
+    return {_NAMES[0]: first} | dict.fromkeys(_NAMES[1:], not_checked(_RESTS_ON_IT))
+
+
+async def _opened(client: BlobServiceClient, settings: Settings, wall_s: Callable[[], float]) -> dict[str, Outcome]:
+    dates: list[str] = []
+
+    async def container() -> Outcome:
+        try:
+            await client.get_container_client(settings.lease_container).get_container_properties(
+                raw_response_hook=partial(_note_date, dates)
+            )
+        except ResourceNotFoundError:
+            return failed(f"container {settings.lease_container!r} is missing; run `brook-worker provision`")
+        return Outcome(note=settings.lease_container)
+
+    async def clock() -> Outcome:
+        if not dates:
+            return not_checked("the service does not say its time")
+        return of_date(dates[-1], wall_s())
+
+    checks: dict[str, Check] = {_NAMES[0]: container, _NAMES[1]: partial(_may_lease, client, settings)}
+    entry = blob_entry(settings)
+    found = await concurrently(partial(bounded, check, entry) for check in checks.values())
+    return {**dict(zip(checks, found, strict=True)), _NAMES[2]: await bounded(clock, entry)}
+
+
+def _note_date(dates: list[str], response: Any) -> None:
+    """Take down what the service says its time is: its answer's header, also on a refusal."""
+    if date := response.http_response.headers.get("Date"):
+        dates.append(date)
+
+
+async def _may_lease(client: BlobServiceClient, settings: Settings) -> Outcome:
+    """Make the probe if it is missing, take its lease, renew it and give it back."""
+    blob = client.get_blob_client(settings.lease_container, PROBE)
+    try:
+        await blob.upload_blob(b"", overwrite=False)
+    except ResourceNotFoundError:
+        return not_checked("the container is missing, see above")
+    except ResourceExistsError:
+        pass  # from an earlier check
+    except HttpResponseError as error:
+        if getattr(error, "error_code", None) != "LeaseIdMissing":  # another check holds it: then it is there
+            raise
+    lease = BlobLeaseClient(blob)
+    try:
+        await lease.acquire(lease_duration=_LEASE_S)
+    except HttpResponseError as error:
+        if error.status_code == _CONFLICT:
+            return Outcome(note="another check holds the probe's lease at this moment")
+        raise
+    try:
+        await lease.renew()
+    finally:
+        with anyio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+            await lease.release()
+    return Outcome(note="taken, renewed and released")

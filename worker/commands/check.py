@@ -1,0 +1,73 @@
+"""`brook-worker check`: every connection and right that a worker needs, what works, and what to do about the rest."""
+
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from worker.checks import Row, Status, check_all
+from worker.commands.failures import reported
+from worker.commands.shared import ConfigOption, JsonOption, run_async, settings_of
+from worker.settings import Settings
+
+_STYLES: Final = {Status.OK: "green", Status.ADVICE: "yellow", Status.FAILED: "red", Status.NOT_CHECKED: "dim"}
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What `--json` prints. `ok` is whether a worker with these settings can work."""
+
+    ok: bool
+    rows: tuple[Row, ...]
+
+
+def check(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Test every connection and right that a worker needs, and say what to do. Exit code 1 when something fails.
+
+    Example: `brook-worker check --config worker.toml`. Changes nothing but an empty blob named brook-worker-check.
+    """
+    with reported():
+        if not run_async(check_and_tell, _settings(config), as_json, Console()):
+            raise typer.Exit(1)
+
+
+def _settings(config: Path | None) -> Settings:
+    return settings_of(config)
+
+
+async def check_and_tell(settings: Settings, as_json: bool, console: Console) -> bool:  # noqa: FBT001 - run by position
+    """Print what was found; tells whether nothing failed."""
+    rows = await check_all(settings)
+    ok = not any(row.status is Status.FAILED for row in rows)
+    if as_json:
+        console.out(msgspec.json.encode(Report(ok, rows)).decode(), highlight=False)
+    else:
+        console.print(_table(rows))
+        console.print(_summary(rows))
+    return ok
+
+
+def _table(rows: tuple[Row, ...]) -> Table:
+    table = Table()
+    for name in ("service", "check", "status", "note"):
+        table.add_column(name, overflow="fold")
+    before = ""
+    for row in rows:
+        if row.service != before and before:
+            table.add_section()
+        status = Text(row.status, style=_STYLES[row.status])
+        table.add_row(Text(row.service if row.service != before else ""), Text(row.check), status, Text(row.note))
+        before = row.service
+    return table
+
+
+def _summary(rows: tuple[Row, ...]) -> str:
+    count = {status: sum(row.status is status for row in rows) for status in Status}
+    if count[Status.FAILED]:
+        return f"{count[Status.FAILED]} of {len(rows)} checks failed: their notes say what to do."
+    rest = f", {count[Status.ADVICE]} with advice" if count[Status.ADVICE] else ""
+    unseen = f", {count[Status.NOT_CHECKED]} could not be looked at" if count[Status.NOT_CHECKED] else ""
+    return f"A worker can work with these settings{rest}{unseen}."
