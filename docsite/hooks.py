@@ -19,6 +19,8 @@ from docsite import reference
 ROOT: Final = Path(__file__).parents[1]
 
 _LINK: Final = re.compile(r"(?P<before>!?\[(?P<text>[^\]]*)\]\()(?P<target>[^)\s]+)(?P<after>\))")
+_CODE: Final = re.compile(r"`[^`\n]+`")
+"""In a table on GitHub a bar in code is escaped; here it must not be."""
 _COMMENT: Final = re.compile(r"^<!--.*?-->\n", re.MULTILINE | re.DOTALL)
 _FENCED: Final = re.compile(r"^( *)(`{3,}|~{3,})[^\n]*\n.*?^\1\2`*~*[ ]*$", re.MULTILINE | re.DOTALL)
 _SHOWN: Final = frozenset({".svg", ".png", ".json", ".ndjson", ".toml", ".yaml", ".yml", ".txt"})
@@ -42,7 +44,8 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
     """Take the markers off, which are for the tests, and lead links out of docs/ to where they are in the site."""
 
     def led(text: str) -> str:
-        return _LINK.sub(lambda link: _led(link, page, config, files), _COMMENT.sub("", text))
+        text = _CODE.sub(lambda code: code.group().replace("\\|", "|"), _COMMENT.sub("", text))
+        return _LINK.sub(lambda link: _led(link, page, config, files), text)
 
     return outside_of_blocks(markdown, led)
 

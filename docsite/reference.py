@@ -16,7 +16,7 @@ from schemas.events import RecordedEvent
 from schemas.guards import Guards
 from schemas.keys import BROOK_KEY_BYTES_MAX, BrookKey
 from schemas.problems import Problem
-from schemas.replies import Appended, ConcurrencyConflict, Rejected, RejectionCode
+from schemas.replies import Appended, ConcurrencyConflict, Rejected
 from schemas.types import MESSAGE_ID_LENGTH_MAX, POSITION_MAX
 from worker.cli import app
 
@@ -129,11 +129,7 @@ def _messages() -> Iterator[str]:
     yield ""
     for reply in (Appended, ConcurrencyConflict, Rejected, Problem):
         yield from _struct(reply)
-    yield "### Rejection codes"
-    yield ""
-    yield "New ones may come: treat one that you do not know as a rejection like any other."
-    yield ""
-    yield from (f"- `{code.value}`" for code in RejectionCode)
+    yield "Each rejection code, and what to do about it: [rejections](../rejections.md)."
     yield ""
     yield "## An event as it is read"
     yield ""
@@ -175,9 +171,9 @@ def _type(kind: Any) -> str:
     if origin is typing.Annotated:
         return _type(arguments[0])
     if origin is typing.Literal:
-        return " | ".join(f'"{value}"' if isinstance(value, str) else str(value) for value in arguments)
+        return " or ".join(f'"{value}"' if isinstance(value, str) else str(value) for value in arguments)
     if origin in (typing.Union, types.UnionType):
-        return " | ".join(map(_type, arguments))
+        return " or ".join(map(_type, arguments))
     if origin is tuple:
         return f"array of {_type(arguments[0])}"
     if origin is dict:
