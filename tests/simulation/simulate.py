@@ -70,6 +70,8 @@ def _step(simulation: Simulation, chance: random.Random, trouble: float, *, narr
         simulation.send_again(session, chance.randrange(_COMMANDS_MAX))
     elif kind < 0.12:
         simulation.read()
+    elif kind < 0.16 and not narrow and chance.random() < 0.4:  # a refusal is remembered for as long as a conflict is
+        simulation.toggle_blob(len(simulation.commands) - chance.randint(1, 5))
     elif kind < 0.16 and (simulation.sessions[session].holder is None or chance.random() < trouble):
         simulation.accept(session)
     elif chance.random() < trouble / 10:

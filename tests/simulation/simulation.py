@@ -11,15 +11,16 @@ import msgspec
 
 from schemas.codec import decode_reply
 from schemas.commands import AppendCommand, Expected, NewEvent
-from schemas.replies import Appended, ConcurrencyConflict
+from schemas.replies import Appended, ConcurrencyConflict, Rejected, RejectionCode
 from schemas.types import CommandId, Position
 from tests.simulation.explore.machine import Call, Port, SessionLostError, serve
 from tests.simulation.explore.scenario import KEY, TIME
 from tests.simulation.histories import Operation, Seen, Sent, order_of
+from tests.support.claims import claimed
 from worker.handlers.append import AppendHandler
 from worker.protocol.documents import HEAD_ID, PENDING_ID
 from worker.protocol.model import Limits
-from worker.protocol.prepare import PreparedCommand, prepare
+from worker.protocol.prepare import PreparedCommand, prepare, prepare_withheld
 from worker.protocol.writes import Operation as StoreOperation
 from worker.storage.base import StoreUnavailableError
 from worker.storage.memory import MemoryBrookStore
@@ -74,6 +75,7 @@ class Simulation:
         self.history: list[Seen] = []
         self._lives: list[_Life] = []
         self._late: list[tuple[StoreOperation, ...]] = []
+        self._elsewhere: dict[int, PreparedCommand] = {}
         self._limits = limits
         self._group_max = group_max
         self._ahead_max = ahead_max
@@ -96,6 +98,16 @@ class Simulation:
         queue = self.sessions[session].queue
         if known := sorted(set(queue)):
             queue.append(known[command % len(known)])
+
+    def toggle_blob(self, command: int) -> None:
+        """The blob with a command's events goes, or appears: workers that come to it from now on see it so."""
+        if not self.commands:
+            return
+        number = command % len(self.commands)
+        at_hand = self.commands[number]
+        self.commands[number] = self._elsewhere.pop(number, None) or _withheld(at_hand)
+        if at_hand.withheld is None:
+            self._elsewhere[number] = at_hand
 
     def read(self) -> None:
         """A reader reads the whole brook."""
@@ -265,10 +277,13 @@ class Simulation:
         assert len(set(events)) == len(events), "an event stands there twice"
         history = self.told()
         assert order_of(history, final) is not None, f"no order: {history}, {final}"
+        refused = {one.command_id for one, life in zip(self.commands, self._lives, strict=True) if _is_refused(life)}
+        assert not refused & set(final), f"rejected, and took effect: {refused & set(final)}"
 
     def told(self) -> list[Operation]:
         """What producers and readers were told."""
-        return [*map(self._sent, self.commands, self._lives), *self.history]
+        lives = zip(self.commands, self._lives, strict=True)
+        return [*(self._sent(command, life) for command, life in lives if not _is_refused(life)), *self.history]
 
     def _sent(self, command: PreparedCommand, life: _Life) -> Sent:
         told: dict[str, Position] = {}
@@ -284,6 +299,18 @@ class Simulation:
             end=life.replied,
             **told,
         )
+
+
+def _withheld(command: PreparedCommand) -> PreparedCommand:
+    """The command as workers have it that find no blob."""
+    whole = command.command
+    assert isinstance(whole, AppendCommand)
+    sent, _ = claimed(whole, payload_digest=command.digest)
+    return prepare_withheld(sent, RejectionCode.CLAIM_MISSING, TIME)
+
+
+def _is_refused(life: _Life) -> bool:
+    return life.body is not None and isinstance(decode_reply(life.body), Rejected)
 
 
 async def _no_pause(_: float) -> None:

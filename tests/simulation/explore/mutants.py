@@ -159,6 +159,8 @@ def run_without_doubt(self: Any, *arguments: Any) -> None:
 
 def expected_at_load(self: Any, command: PreparedCommand) -> Verdict:
     verdict: Verdict | None = self._known(command)
+    if verdict is None and command.withheld is not None:
+        verdict = self._withhold(command, command.withheld)
     if verdict is not None:
         return verdict
     if planning.is_expected(command.expected, self._before):
