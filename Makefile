@@ -15,7 +15,7 @@ SOURCES := schemas worker brook_client emulator
 SCRIPTS := $(wildcard examples bench docsite)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench bench-quick bench-profile soak test chaos bench-large bench-emulator explore simulate schemas lint types format docs docs-serve picture diagrams clean
+.PHONY: help install demo bench bench-quick bench-profile soak test chaos bench-large bench-emulator bench-scaling explore simulate schemas lint types format docs docs-serve picture diagrams clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -48,11 +48,11 @@ bench-profile: $(STAMP) ## Show where the worker's processor time goes, and the 
 soak: $(STAMP) ## 200,000 commands: memory, connections and files must not grow (about 10 minutes)
 	@$(BIN)/python -m bench.soak $(ARGS)
 
-# Many tests wait for sockets and processes more than they compute.
-TEST_PROCESSES ?= 2
+# Many tests wait for sockets and processes more than they compute: twice as many as a small machine has cores.
+TEST_PROCESSES ?= 4
 
 test: $(STAMP) ## Run all tests
-	@$(BIN)/pytest -n $(TEST_PROCESSES) $(ARGS)
+	@$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadgroup $(ARGS)
 
 chaos: $(STAMP) ## Kill workers fifty times under load and faults, and check every event and reply
 	@$(BIN)/python -m tests.chaos $(ARGS)
@@ -73,6 +73,9 @@ bench-emulator: $(STAMP) ## What the embedded services cost, and which targets t
 
 schemas: $(STAMP) ## Write the JSON Schema files and the AsyncAPI document into schemas/json
 	@$(BIN)/python -m schemas.export $(ARGS)
+
+bench-scaling: $(STAMP) ## One, two and four workers on the same work (under 3 minutes)
+	@$(BIN)/python -m bench.scaling $(ARGS)
 
 lint: $(STAMP) ## Check style and formatting
 	@$(BIN)/ruff check $(SOURCES) $(SCRIPTS) tests

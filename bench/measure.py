@@ -113,7 +113,7 @@ async def measure(worker: str, load: Load, *, tree: Path | None = None, watch: W
             await client.send_many(load.commands)
             work = await _work(lab, worker, load, tree, watch)
             await lab.control.clear_rules()
-            replies = await _replies(client, lab)
+            replies = await read_replies(client, lab)
         if worker == "null":
             repeated = check_null(load.commands, replies, settled=work.commands)
         else:
@@ -203,7 +203,7 @@ def _read(lab: Lab, running: WorkerProcess) -> _Reading:
     return _Reading(at_s=time.perf_counter(), worker=running.usage(), emulator=usage(lab.pid))
 
 
-async def _replies(client: BrookClient, lab: Lab) -> list[ReceivedReply]:
+async def read_replies(client: BrookClient, lab: Lab) -> list[ReceivedReply]:
     """All replies that are in the queue: they are read only now, so that reading them slows no worker down."""
     replies: list[ReceivedReply] = []
     count = (await lab.control.entities())[REPLIES].active
