@@ -35,7 +35,7 @@ worker)
     "$python" -m venv --without-pip "$work/builder"
     install_into "$work/builder" --constraint constraints.txt hatchling
     "$work/builder/bin/python" -m hatchling build --target wheel --directory "$work/wheels"
-    install_into "$environment" --no-deps --no-index "$work"/wheels/*.whl
+    install_into "$environment" --no-deps --no-index --force-reinstall "$work"/wheels/*.whl
     ;;
 *)
     echo "install.sh: $task is not a task; use dependencies or worker" >&2
