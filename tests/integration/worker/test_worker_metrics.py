@@ -19,10 +19,11 @@ from tests.support.waiting import wait_until
 from tests.support.worker_process import WorkerProcess
 from worker.protocol.writes import Create
 from worker.telemetry.instruments import INSTRUMENTS
-from worker.telemetry.kinds import Histogram
+from worker.telemetry.kinds import Histogram, Instrument
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
+SOURCE = Path(__file__).read_text(encoding="utf-8")
 Mail = tuple[BrookClient, Replies]
 
 _numbers = itertools.count(1)
@@ -82,37 +83,38 @@ def counted(histogram: str) -> str:
 async def test_a_command_that_is_appended_moves_all_that_there_is_on_its_way(
     there: Endpoint, mail: Mail, key: BrookKey
 ) -> None:
-    ways = {
-        ("brook_worker_commands_total", ("outcome", "appended"), ("attempt", "first")),
-        (counted("command_latency_from_enqueue_seconds"),),
-        (counted("command_latency_from_receive_seconds"),),
-        (counted("group_commands"),),
-        (counted("stage_duration_seconds"), ("stage", "decide")),
-        (counted("stage_duration_seconds"), ("stage", "reply")),
-        (counted("stage_duration_seconds"), ("stage", "settle")),
-        ("brook_worker_plans_total", ("attempt", "first")),
-        (counted("batch_commands"),),
-        (counted("batch_events"),),
-        (counted("batch_size_bytes"),),
-        ("brook_worker_events_total",),
-        ("brook_worker_requests_total", ("service", "cosmos"), ("operation", "batch"), ("outcome", "ok")),
-        ("brook_worker_requests_total", ("service", "blob"), ("operation", "acquire"), ("outcome", "ok")),
-        ("brook_worker_requests_total", ("service", "servicebus"), ("operation", "accept"), ("outcome", "ok")),
-        ("brook_worker_requests_total", ("service", "servicebus"), ("operation", "send"), ("outcome", "ok")),
-        ("brook_worker_requests_total", ("service", "servicebus"), ("operation", "settle"), ("outcome", "ok")),
-        (counted("request_duration_seconds"), ("service", "cosmos"), ("operation", "batch")),
-        ("brook_worker_request_charge_total", ("operation", "batch")),
-        (counted("accept_duration_seconds"), ("outcome", "accepted")),
-        (counted("lease_wait_seconds"), ("outcome", "acquired")),
-        (counted("session_duration_seconds"),),
-        (counted("loop_delay_seconds"),),
-    }
-    before = {way: await there.value(way[0], **dict(way[1:])) for way in ways}
+    ways: list[tuple[str, dict[str, str]]] = [
+        ("brook_worker_commands_total", {"outcome": "appended", "attempt": "first"}),
+        (counted("command_latency_from_enqueue_seconds"), {}),
+        (counted("command_latency_from_receive_seconds"), {}),
+        (counted("group_commands"), {}),
+        (counted("stage_duration_seconds"), {"stage": "decide"}),
+        (counted("stage_duration_seconds"), {"stage": "reply"}),
+        (counted("stage_duration_seconds"), {"stage": "settle"}),
+        ("brook_worker_plans_total", {"attempt": "first"}),
+        (counted("batch_commands"), {}),
+        (counted("batch_events"), {}),
+        (counted("batch_size_bytes"), {}),
+        ("brook_worker_events_total", {}),
+        ("brook_worker_requests_total", {"service": "cosmos", "operation": "batch", "outcome": "ok"}),
+        ("brook_worker_requests_total", {"service": "blob", "operation": "acquire", "outcome": "ok"}),
+        ("brook_worker_requests_total", {"service": "servicebus", "operation": "accept", "outcome": "ok"}),
+        ("brook_worker_requests_total", {"service": "servicebus", "operation": "send", "outcome": "ok"}),
+        ("brook_worker_requests_total", {"service": "servicebus", "operation": "settle", "outcome": "ok"}),
+        (counted("request_duration_seconds"), {"service": "cosmos", "operation": "batch"}),
+        ("brook_worker_request_charge_total", {"operation": "batch"}),
+        (counted("accept_duration_seconds"), {"outcome": "accepted"}),
+        (counted("lease_wait_seconds"), {"outcome": "acquired"}),
+        (counted("session_duration_seconds"), {}),
+        (counted("loop_delay_seconds"), {}),
+    ]
+    before = [await there.value(name, **labels) for name, labels in ways]
+    events = await there.value("brook_worker_events_total")
     client, _ = mail
     await client.append(key, command(events=3).events)
-    for name, *labels in sorted(ways):
-        await there.reaches(before[name, *labels] + 1, name, **dict(labels))
-    assert await there.value("brook_worker_events_total") == before[("brook_worker_events_total",)] + 3
+    for (name, labels), value in zip(ways, before, strict=True):
+        await there.reaches(value + 1, name, **labels)
+    assert await there.value("brook_worker_events_total") == events + 3
 
 
 async def test_latencies_are_of_the_size_that_they_are(
@@ -283,7 +285,7 @@ async def test_no_name_but_those_of_the_table_is_emitted_and_no_series_beyond_it
     client, _ = mail
     await client.append(key, command().events)
     ours = [one for one in await there.samples() if one.name.startswith("brook")]
-    known = {}
+    known: dict[str, Instrument] = {}
     for instrument in INSTRUMENTS:
         endings = ("_bucket", "_sum", "_count") if isinstance(instrument, Histogram) else ("",)
         known |= {f"{instrument.prometheus_name}{ending}": instrument for ending in endings}
@@ -297,7 +299,7 @@ async def test_no_name_but_those_of_the_table_is_emitted_and_no_series_beyond_it
 
 
 async def test_no_metric_of_the_table_is_left_out_here() -> None:
-    source = Path(__file__).read_text()
+    source = SOURCE
     names = {one.prometheus_name.removeprefix("brook_worker_") for one in INSTRUMENTS}
     assert {name for name in names if f'"{name}"' not in source and f'"brook_worker_{name}"' not in source} == set()
 
