@@ -37,7 +37,11 @@ def runs(page: Path) -> list[tuple[int, Block]]:
     ]
 
 
-PAGES = [page for page in pages() if any(block.language in SHELLS for _, block in runs(page))]
+PAGES = [
+    page
+    for page in pages()
+    if any(block.language in SHELLS or block.marker("run") is not None for _, block in runs(page))
+]
 
 
 def test_pages_with_commands_are_found() -> None:
@@ -66,7 +70,7 @@ async def services(parts: Sequence[tuple[int, Block]], folder: Path) -> AsyncIte
     words = [found for _, block in parts if block.language in SHELLS for found in commands(command_text(block))]
     starts = {found[1] for found in words if found[0] == "brook-worker" and is_lasting(found)}
     needs = any(found[0] in ("brook-worker", "python") for found in words) or any(
-        block.marker("run") is not None for _, block in parts
+        block.marker("run") == "" for _, block in parts
     )
     if not needs or "emulator" in starts:
         yield {}
@@ -172,3 +176,12 @@ def test_a_page_whose_command_fails_is_told(tmp_path: Path) -> None:
     text = script([(3, Block(ROOT / "README.md", 7, "sh", "true\nfalse\ntrue\n", ()))], str(tmp_path))
     done = subprocess.run(["bash", "-c", text], text=True, capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (1, "README.md:7\n")
+
+
+async def test_what_should_last_and_ends_early_is_told_with_its_output(tmp_path: Path) -> None:
+    block = Block(ROOT / "README.md", 7, "sh", "brook-worker run --config nowhere.toml\n", ())
+    code, _ = await run(script([(0, block)], str(tmp_path)), tmp_path, {})
+    output = (tmp_path / "0.out").read_text()
+    assert code == 1
+    assert "not ready: brook-worker run --config nowhere.toml" in output
+    assert "cannot read 'nowhere.toml'" in output

@@ -3,7 +3,8 @@
 A marker is an HTML comment right above a block, so it is not seen on the page:
 
 - `<!-- not run: REASON -->`: a block that is only looked at, and why. Its commands must exist all the same.
-- `<!-- run -->`: a Python block that is executed with the page's commands.
+- `<!-- run -->`: a Python block that is executed with the page's commands; `<!-- run: alone -->` where it needs neither
+  the services nor a worker.
 - `<!-- file: NAME -->`: the block is written to that file before the page goes on.
 - `<!-- settings -->`, `<!-- command -->`, `<!-- reply -->`, `<!-- fault -->`: what a TOML or JSON block is.
 """
