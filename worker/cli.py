@@ -6,7 +6,7 @@ Exit codes: 0 when all went well, 1 for an error that is told in a line or two o
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import structlog
 import typer
@@ -14,16 +14,13 @@ from rich.console import Console
 
 from brook_client.client import BrookClient
 from brook_client.messages import ReceivedReply
-from brook_client.reading import read as read_events
 from schemas import codec
-from schemas.keys import BrookKey
 from worker.clients import servicebus_connector
-from worker.commands import check, dead_letter_cli
+from worker.commands import brook_cli, brooks_cli, check, dead_letter_cli
 from worker.commands.failures import CommandError, reported
 from worker.commands.lines import chunks
-from worker.commands.read import at_most, brook_reader, write_ndjson, write_table
 from worker.commands.send import SendSummary, send_lines
-from worker.commands.shared import BrookArgument, ConfigOption, JsonOption, run_async, settings_of
+from worker.commands.shared import ConfigOption, example, run_async, settings_of
 from worker.settings import Settings
 
 app = typer.Typer(
@@ -34,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+app.add_typer(brooks_cli.app)
 app.add_typer(dead_letter_cli.app)
 app.command()(check.check)
 
@@ -174,66 +172,11 @@ def send(
         raise typer.Exit(1)
 
 
-@app.command()
-def read(
-    brook: BrookArgument,
-    *,
-    config: ConfigOption = None,
-    from_position: Annotated[
-        int | None, typer.Option("--from", min=0, help="First position to read; default 0, or the head if backward.")
-    ] = None,
-    backward: Annotated[bool, typer.Option("--backward", help="Read towards position 0.")] = False,
-    limit: Annotated[int | None, typer.Option(min=0, help="Read no more than so many events.")] = None,
-    output: Annotated[
-        Literal["auto", "ndjson", "table"], typer.Option("--format", help="auto: a table on a terminal.")
-    ] = "auto",
-) -> None:
-    """Print the events of a brook, as newline-delimited JSON or as a table."""
-    console = Console()
-
-    async def print_events(settings: Settings, key: BrookKey) -> None:
-        async with brook_reader(settings) as reader:
-            events = at_most(read_events(reader, key, from_position=from_position, backward=backward), limit)
-            if output == "table" or (output == "auto" and console.is_terminal):
-                await write_table(events, str(key), console)
-            else:
-                await write_ndjson(events, console)
-
-    with reported():
-        key = BrookKey.parse(brook)
-        run_async(print_events, settings_of(config), key)
-
-
-@app.command()
-def inspect(
-    brook: BrookArgument,
-    *,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show how a brook stands and what recovery would do about it. Changes nothing."""
-    from worker.commands.inspect import inspect_and_tell  # noqa: PLC0415 - the other commands need no protocol
-
-    with reported():
-        key = BrookKey.parse(brook)
-        run_async(partial(inspect_and_tell, as_json=as_json, console=Console()), settings_of(config), key)
-
-
-@app.command()
-def recover(
-    brook: BrookArgument,
-    *,
-    config: ConfigOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; tell what would be done.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Complete or roll back the large append that somebody left in a brook, as a worker would that finds it."""
-    from worker.commands.recover import recover_and_tell  # noqa: PLC0415 - the other commands need no protocol
-
-    with reported():
-        key = BrookKey.parse(brook)
-        tell = partial(recover_and_tell, dry_run=dry_run, as_json=as_json, console=Console())
-        run_async(tell, settings_of(config), key)
+app.command(
+    epilog=example("brook-worker read 'order|1042' --limit 10", "brook-worker read 'order|1042' --follow --from end")
+)(brook_cli.read)
+app.command(epilog=example("brook-worker inspect 'order|1042' --json"))(brook_cli.inspect)
+app.command(epilog=example("brook-worker recover 'order|1042' --dry-run"))(brook_cli.recover)
 
 
 @app.command()

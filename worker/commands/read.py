@@ -76,6 +76,16 @@ async def write_table(events: AsyncIterator[RecordedEvent], title: str, console:
     return table.row_count
 
 
+async def write_lines(events: AsyncIterator[RecordedEvent], console: Console) -> int:
+    """Write one line for an event as soon as it comes; returns how many."""
+    count = 0
+    async for event in events:
+        line = Text(f"{event.position:>8}  {event.time}  {event.event_type}  {event.event_id}  {_data(event)}")
+        console.print(line, no_wrap=True, overflow="ellipsis")
+        count += 1
+    return count
+
+
 def _data(event: RecordedEvent) -> str:
     """The data as text if it is some, else its size."""
     try:
