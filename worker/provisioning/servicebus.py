@@ -1,10 +1,10 @@
 """The queues and the topic: made and judged by the namespace's management interface, else verified by opening them."""
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
@@ -23,7 +23,26 @@ _PropertiesT = TypeVar("_PropertiesT")
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
 _LOCK_DURATION: Final = timedelta(minutes=1)
-_DUPLICATES_WINDOW: Final = timedelta(minutes=10)
+_DELIVERIES_MAX: Final = 10
+_DUPLICATES: Final[Mapping[str, Any]] = {
+    "requires_duplicate_detection": True,
+    "duplicate_detection_history_time_window": timedelta(minutes=10),
+}
+COMMAND_QUEUE: Final[Mapping[str, Any]] = {
+    "requires_session": True,
+    "dead_lettering_on_message_expiration": True,
+    "lock_duration": _LOCK_DURATION,
+    "max_delivery_count": _DELIVERIES_MAX,
+}
+"""How a command queue is made, by the names of the management client. deploy/bicep makes the same."""
+
+REPLY_QUEUE: Final[Mapping[str, Any]] = {
+    "requires_session": True,
+    **_DUPLICATES,
+    "lock_duration": _LOCK_DURATION,
+    "max_delivery_count": _DELIVERIES_MAX,
+}
+"""How a reply queue is made."""
 
 
 class _OtherKindError(Exception):
@@ -68,13 +87,7 @@ async def _managed(admin: ServiceBusAdministrationClient, settings: Settings, *,
 
 async def _command_queue(admin: ServiceBusAdministrationClient, name: str, *, make: bool) -> list[Finding]:
     resource = f"Service Bus queue {name}"
-    create = partial(
-        admin.create_queue,
-        name,
-        requires_session=True,
-        dead_lettering_on_message_expiration=True,
-        lock_duration=_LOCK_DURATION,
-    )
+    create = partial(admin.create_queue, name, **COMMAND_QUEUE)
     state, queue = await _found_or_made(partial(admin.get_queue, name), create, make=make)
     if queue is None:
         return [_not_there(resource, state)]
@@ -88,14 +101,7 @@ async def _command_queue(admin: ServiceBusAdministrationClient, name: str, *, ma
 
 async def _reply_queue(admin: ServiceBusAdministrationClient, name: str, *, make: bool) -> list[Finding]:
     resource = f"Service Bus queue {name}"
-    create = partial(
-        admin.create_queue,
-        name,
-        requires_session=True,
-        requires_duplicate_detection=True,
-        duplicate_detection_history_time_window=_DUPLICATES_WINDOW,
-        lock_duration=_LOCK_DURATION,
-    )
+    create = partial(admin.create_queue, name, **REPLY_QUEUE)
     state, queue = await _found_or_made(partial(admin.get_queue, name), create, make=make)
     if queue is None:
         return [_not_there(resource, state)]
@@ -106,12 +112,7 @@ async def _reply_queue(admin: ServiceBusAdministrationClient, name: str, *, make
 
 async def _reply_topic(admin: ServiceBusAdministrationClient, name: str, *, make: bool) -> list[Finding]:
     resource = f"Service Bus topic {name}"
-    create = partial(
-        admin.create_topic,
-        name,
-        requires_duplicate_detection=True,
-        duplicate_detection_history_time_window=_DUPLICATES_WINDOW,
-    )
+    create = partial(admin.create_topic, name, **_DUPLICATES)
     state, topic = await _found_or_made(partial(admin.get_topic, name), create, make=make)
     if topic is None:
         return [_not_there(resource, state)]
