@@ -11,7 +11,8 @@ import msgspec
 import typer.main
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
-from schemas.commands import AppendCommand, NewEvent
+from schemas.claims import Claim
+from schemas.commands import AppendCommand, ClaimedCommand, NewEvent
 from schemas.events import RecordedEvent
 from schemas.guards import Guards
 from schemas.keys import BROOK_KEY_BYTES_MAX, BrookKey
@@ -118,7 +119,7 @@ def _messages() -> Iterator[str]:
     yield "| reply to | the worker's reply entity, one of `reply_entities_allowed`, or none |"
     yield "| reply-to session id | the session that the reply is to have; without one, the brook's |"
     yield ""
-    for kind in (AppendCommand, NewEvent, BrookKey):
+    for kind in (AppendCommand, NewEvent, BrookKey, ClaimedCommand, Claim):
         yield from _struct(kind)
     yield f"A brook key has at most {BROOK_KEY_BYTES_MAX:,} bytes of UTF-8, a position is at most {POSITION_MAX:,}."
     yield ""
@@ -180,11 +181,16 @@ def _type(kind: Any) -> str:
         return "object"
     if isinstance(kind, typing.NewType):
         return _type(kind.__supertype__)
-    if isinstance(kind, enum.EnumMeta) or kind is str:
-        return "string"
-    return {int: "integer", bytes: "base64 string", bool: "boolean", type(None): "null", float: "number"}.get(
-        kind, getattr(kind, "__name__", str(kind))
-    )
+    if isinstance(kind, enum.EnumMeta):
+        return " or ".join(f'"{value.value}"' for value in kind)
+    return {
+        str: "string",
+        int: "integer",
+        bytes: "base64 string",
+        bool: "boolean",
+        type(None): "null",
+        float: "number",
+    }.get(kind, getattr(kind, "__name__", str(kind)))
 
 
 # --- Python -----------------------------------------------------------------------------------------------------------
