@@ -181,7 +181,7 @@ def _type(kind: Any) -> str:
         return "object"
     if isinstance(kind, typing.NewType):
         return _type(kind.__supertype__)
-    if isinstance(kind, enum.EnumMeta):
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return " or ".join(f'"{value.value}"' for value in kind)
     return {
         str: "string",

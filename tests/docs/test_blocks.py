@@ -148,7 +148,7 @@ COMMANDS: dict[str, Callable[[Block, list[str]], None]] = {
 def test_json_is_what_it_is_said_to_be(block: Block) -> None:
     value = json.loads(block.text)
     if block.marker("command") is not None or (isinstance(value, dict) and {"commandId", "brook"} <= value.keys()):
-        codec.decode_command(block.text.encode())
+        codec.decode_message(block.text.encode(), codec.JSON)
     elif block.marker("reply") is not None or (isinstance(value, dict) and "outcome" in value):
         codec.decode_reply(block.text.encode())
     elif block.marker("fault") is not None:

@@ -56,7 +56,7 @@ def test_the_terminal_shows_what_was_written_last() -> None:
     terminal.feed("\r\x1b[2K\x1b[1A\x1b[2K\x1b[32mone\x1b[0m 2\ntwo 2\n\x1b[?25h")
     assert terminal.lines == ("start", "\x1b[32mone\x1b[0m 2", "two 2")
     terminal.feed("end\n")
-    assert terminal.lines == ("start", "\x1b[32mone\x1b[0m 2", "two 2", "end")
+    assert list(terminal.lines) == ["start", "\x1b[32mone\x1b[0m 2", "two 2", "end"]
 
 
 def test_the_terminal_says_what_it_does_not_know() -> None:
