@@ -105,7 +105,8 @@ class Simulation:
             return
         number = command % len(self.commands)
         at_hand = self.commands[number]
-        self.commands[number] = self._elsewhere.pop(number, None) or _withheld(at_hand)
+        elsewhere = self._elsewhere.pop(number, None)
+        self.commands[number] = elsewhere or _withheld(at_hand)
         if at_hand.withheld is None:
             self._elsewhere[number] = at_hand
 

@@ -1,8 +1,9 @@
 """The session server over in-memory references: settle rules, failures, draining."""
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import msgspec
@@ -60,7 +61,7 @@ class World:
         self.leases = MemoryLeaseManager(MemoryLeaseService(), LeaseOptions())
         self.stopping = Stopping()
 
-    def send(self, one: AppendCommand, *, content_type: str = JSON, buckets: int | None = None, **fields: str) -> None:
+    def send(self, one: AppendCommand, *, content_type: str = JSON, buckets: int | None = None, **fields: Any) -> None:
         self.broker.send(
             encode_command(one, content_type),
             session_id=session_id_for(one.brook, buckets),
@@ -205,7 +206,7 @@ async def test_a_command_that_can_never_take_effect_is_rejected_and_completed(
     one: AppendCommand, fields: dict[str, str], code: RejectionCode
 ) -> None:
     world = World()
-    message = {"session_id": session_id_for(one.brook), "message_id": "x", **fields}
+    message: dict[str, Any] = {"session_id": session_id_for(one.brook), "message_id": "x", **fields}
     world.broker.send(encode_command(one), **message)
     await world.settled()
     (sent,) = world.replies.sent
@@ -315,9 +316,9 @@ class Trigger:
     def __init__(self, act: Callable[[], None]) -> None:
         self._act: Callable[[], None] | None = act
 
-    def around(self, call):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-        async def wrapped(*args: object) -> None:
-            await call(*args)
+    def around(self, call: Callable[[Sequence[OutgoingReply]], Awaitable[None]]) -> Any:
+        async def wrapped(replies: Sequence[OutgoingReply]) -> None:
+            await call(replies)
             if self._act is not None:
                 self._act()
                 self._act = None

@@ -166,7 +166,7 @@ async def test_an_id_that_is_found_with_another_content_is_rejected(other: dict[
     small = handler(store, recent_commands_max=2)
     for one in (prepared(command_id="old", events=2), *(prepared() for _ in range(4))):
         await small.append(brook, [one])
-    result = await small.append(brook, [prepared(command_id="old", **other)])
+    result = await small.append(brook, [prepared(command_id="old", events=other["events"])])
     (verdict,) = result.verdicts
     assert isinstance(verdict, Refused)
     assert verdict.code == RejectionCode.COMMAND_ID_REUSED

@@ -289,7 +289,7 @@ class FullDisk:
 
 @pytest.mark.parametrize("failing", ["write", "readline"])
 async def test_no_room_for_the_events_rejects_nothing(failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolve.tempfile, "SpooledTemporaryFile", lambda **_: FullDisk(failing))
+    monkeypatch.setattr("worker.claims.resolve.tempfile.SpooledTemporaryFile", lambda **_: FullDisk(failing))
     sent, content = claimed(command(events=3))
     with pytest.raises(ClaimsMisconfiguredError, match=r"No space left on device.*TMPDIR"):
         await resolved(a_store(content), sent)
@@ -298,7 +298,7 @@ async def test_no_room_for_the_events_rejects_nothing(failing: str, monkeypatch:
 async def test_a_file_that_fails_while_documents_are_made_is_no_bug_of_the_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(resolve.tempfile, "SpooledTemporaryFile", lambda **_: FullDisk("tell"))
+    monkeypatch.setattr("worker.claims.resolve.tempfile.SpooledTemporaryFile", lambda **_: FullDisk("tell"))
     sent, content = claimed(command(events=3))
     async with Claims(a_store(content), Guards()).resolved(sent, TIME) as found:
         assert isinstance(found.command, PreparedCommand)

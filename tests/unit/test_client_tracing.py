@@ -73,9 +73,9 @@ def spanned(exported: InMemorySpanExporter, reply: Reply) -> ReadableSpan:
         tracing.note_outcome(span, reply)
     [found] = exported.get_finished_spans()
     assert carried is not None
-    assert f"{found.get_span_context().span_id:016x}" in str(carried[b"traceparent"]), (
-        "the worker's parent is this span"
-    )
+    context = found.get_span_context()
+    assert context is not None
+    assert f"{context.span_id:016x}" in str(carried[b"traceparent"]), "the worker's parent is this span"
     return found
 
 

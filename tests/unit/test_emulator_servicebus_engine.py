@@ -1,6 +1,7 @@
 """What the embedded Service Bus does with messages, locks and time, without sockets and without waiting."""
 
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -342,7 +343,7 @@ def test_accepting_a_session_costs_the_same_whatever_their_number() -> None:
         looked = 0
         original = queue.has_deliverable
 
-        def counting(ready: list[int], original=original) -> bool:  # noqa: ANN001 - the method it stands in for
+        def counting(ready: list[int], original: Callable[[list[int]], bool] = original) -> bool:
             nonlocal looked
             looked += 1
             return original(ready)

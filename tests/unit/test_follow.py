@@ -117,9 +117,9 @@ async def test_a_large_append_is_seen_whole_or_not_at_all() -> None:
         store.gate = anyio.Event()
         tasks.start_soon(append, store, 35)
         for writes in range(1, 5):
-            await wait_until(lambda at=writes: store.gated_writes >= at, f"{writes} writes")  # type: ignore[misc]
+            await wait_until(lambda at=writes: store.gated_writes >= at, f"{writes} writes")
             looks = store.looks
-            await wait_until(lambda seen=looks: store.looks > seen + 1, "the follower looked")  # type: ignore[misc]
+            await wait_until(lambda seen=looks: store.looks > seen + 1, "the follower looked")
             assert follower.positions == [], f"after {writes} of its writes"
             store.gate, opened = anyio.Event(), store.gate
             opened.set()

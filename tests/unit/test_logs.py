@@ -131,8 +131,8 @@ def test_no_secret_leaves_by_any_way(log_format: str) -> None:
     text = stream.getvalue()
     assert "work.failed" in text
     assert "ValueError" in text
-    for secret in (*SECRETS, "something else", "c2ln"):
-        assert secret not in text
+    for hidden in (*SECRETS, "something else", "c2ln"):
+        assert hidden not in text
 
 
 def raise_with(secret: str) -> None:

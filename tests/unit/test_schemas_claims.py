@@ -78,7 +78,8 @@ def test_either_events_or_a_claim_are_needed_and_never_both(kind: str) -> None:
 
 
 def test_a_version_that_is_not_ours_is_told_before_anything_about_the_claim() -> None:
-    for changes in ({}, {"events": []}, {"claim": 7}):
+    cases: tuple[dict[str, Any], ...] = ({}, {"events": []}, {"claim": 7})
+    for changes in cases:
         error = refusal(body(schemaVersion=2, **changes))
         assert (error.code, error.command_id) == (RejectionCode.UNKNOWN_VERSION, "c1")
 

@@ -135,7 +135,7 @@ def test_secrets_may_stand_in_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_value_is_one_line_that_says_what_it_may_be(name: str, value: str, line: str) -> None:
-    assert problem(**{name: value}).startswith(line)
+    assert problem(None, **{name: value}).startswith(line)
 
 
 def test_a_wrong_value_in_the_file_is_named_by_its_key(tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_a_blob_connection_string_that_would_fail_later_is_refused_unseen(value:
     ],
 )
 def test_settings_that_do_not_fit_each_other_are_refused(changes: dict[str, str], line: str) -> None:
-    assert problem(**changes).startswith(line)
+    assert problem(None, **changes).startswith(line)
 
 
 def test_settings_that_just_fit_are_taken() -> None:

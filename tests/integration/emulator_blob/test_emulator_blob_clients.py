@@ -93,7 +93,7 @@ async def test_small_requests_do_not_wait_for_a_large_upload(server: BlobServer)
     ) as service:
         container = await service.create_container("box")
         small = await container.upload_blob("small", b"")
-        upload = asyncio.create_task(container.upload_blob("large", bytes(100 * MIB)))
+        upload = asyncio.ensure_future(container.upload_blob("large", bytes(100 * MIB)))
         loop, slowest_s, count = asyncio.get_running_loop(), 0.0, 0
         while not upload.done():
             started_s = loop.time()
