@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import pytest
 import structlog.testing
 import yaml
@@ -17,12 +18,13 @@ from schemas.replies import Appended
 from schemas.types import CommandId
 from tests.support.commands import command
 from tests.support.worker_process import worker_process
+from worker import probe
 from worker.configuration import PREFIX
 
 ROOT = Path(__file__).parents[2]
 CONNECTIONS_MAX = 10
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 def as_compose_has_it() -> dict[str, str]:
@@ -42,6 +44,7 @@ async def test_worker_and_client_together_stay_within_the_emulators_ten_connecti
             "blob_connection_string": azure.blob_connection_string,
             # Sessions come and go faster than there: more of them are being closed at any time.
             "session_idle_s": "0.05",
+            "http_port": "0",
         }
         with structlog.testing.capture_logs() as logs:
             async with (
@@ -49,9 +52,13 @@ async def test_worker_and_client_together_stay_within_the_emulators_ten_connecti
                 BrookClient(with_connection_string(azure.servicebus_connection_string)) as client,
             ):
                 await worker.started()
+                await worker.logged("http.listening")
+                port = worker.lines("http.listening")[0]["port"]
+                urls = [f"http://127.0.0.1:{port}/{path}" for path in ("healthz", "readyz", "scaling", "metrics")]
+                assert await anyio.to_thread.run_sync(probe.main, urls) == 0, "as the image's health check asks"
                 commands = [
                     command(command_id=CommandId(f"c{number}"), brook=BrookKey("basket", str(number)))
-                    for number in range(16)
+                    for number in range(10)
                 ]
                 replies = await client.request_many(commands, timeout_s=60.0)
         assert [type(reply.reply) for reply in replies] == [Appended] * len(commands)
