@@ -83,7 +83,7 @@ lint: $(STAMP) ## Check style and formatting
 
 types: $(STAMP) ## Check types
 	@$(BIN)/mypy
-	@$(BIN)/mypy $(SCRIPTS) tests/support
+	@$(BIN)/mypy $(SCRIPTS) tests
 
 format: $(STAMP) ## Format the code and mend what can be mended
 	@$(BIN)/ruff check --fix $(SOURCES) $(SCRIPTS) tests

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -271,11 +272,11 @@ async def test_an_interrupted_call_is_cancelled(
     def use() -> int:
         with sync.BrookClient(connect, command_queue="brook-replies", reply_session_id="nobody") as client:
             assert client._portal is not None
-            start = client._portal.start_task_soon
+            start: Any = client._portal.start_task_soon
 
             class Interrupted:
                 def __init__(self, *args: object) -> None:
-                    self._future = start(*args)  # type: ignore[arg-type,var-annotated]  # whatever the client starts
+                    self._future = start(*args)
 
                 def result(self) -> object:
                     while not client._client._dispatcher.wanted:
@@ -283,7 +284,7 @@ async def test_an_interrupted_call_is_cancelled(
                     raise KeyboardInterrupt
 
                 def cancel(self) -> bool:
-                    return self._future.cancel()
+                    return bool(self._future.cancel())
 
             monkeypatch.setattr(client._portal, "start_task_soon", Interrupted)
             with pytest.raises(KeyboardInterrupt):

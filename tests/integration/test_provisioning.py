@@ -4,6 +4,7 @@ import contextlib
 import io
 import itertools
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import anyio
 import pytest
@@ -155,7 +156,11 @@ async def test_an_existing_container_whose_key_is_too_short_for_brook_keys_stops
 
 
 async def test_an_existing_container_without_the_needed_indexes_stops(settings: Settings) -> None:
-    policy = {"indexingMode": "consistent", "includedPaths": [{"path": "/type/?"}], "excludedPaths": [{"path": "/*"}]}
+    policy: Any = {
+        "indexingMode": "consistent",
+        "includedPaths": [{"path": "/type/?"}],
+        "excludedPaths": [{"path": "/*"}],
+    }
     async with other_database(settings) as database:
         await database.create_container(
             "events", PartitionKey("/brookPartitionKey"), indexing_policy=policy, default_ttl=-1
@@ -231,6 +236,8 @@ async def test_opening_takes_a_session_of_its_own_and_another_worker_may_have_it
 
 
 async def test_wrong_keys_are_told_for_each_service_at_once(settings: Settings) -> None:
+    assert settings.servicebus_connection_string is not None
+    assert settings.blob_connection_string is not None
     wrong = with_changes(
         settings,
         servicebus_connection_string=Secret(
