@@ -48,11 +48,12 @@ bench-profile: $(STAMP) ## Show where the worker's processor time goes, and the 
 soak: $(STAMP) ## 200,000 commands: memory, connections and files must not grow (about 10 minutes)
 	@$(BIN)/python -m bench.soak $(ARGS)
 
-# Many tests wait for sockets and processes more than they compute: twice as many as a small machine has cores.
+# Many tests wait for sockets and processes more than they compute: twice as many as a small machine has cores. They start
+# hundreds of processes, which would all compile the same modules anew where the environment forbids to keep them.
 TEST_PROCESSES ?= 4
 
 test: $(STAMP) ## Run all tests
-	@$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadgroup $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadgroup $(ARGS)
 
 chaos: $(STAMP) ## Kill workers fifty times under load and faults, and check every event and reply
 	@$(BIN)/python -m tests.chaos $(ARGS)
