@@ -47,7 +47,7 @@ def test_every_key_of_a_service_is_one_that_compose_knows(services: dict[str, An
     known = {
         *("image", "build", "command", "entrypoint", "environment", "depends_on", "healthcheck", "volumes", "ports"),
         *("networks", "network_mode", "profiles", "restart", "stop_grace_period", "read_only", "cap_drop"),
-        *("security_opt", "mem_limit"),
+        *("security_opt", "mem_limit", "tmpfs"),
     }
     assert {name: set(service) - known for name, service in services.items() if set(service) - known} == {}
 
@@ -117,6 +117,15 @@ def test_the_workers_settings_are_settings(services: dict[str, Any]) -> None:
     assert settings.cosmos_endpoint == "https://localhost:8081/"
     assert services["worker"]["network_mode"] == "service:cosmos"
     assert services["cli"]["environment"] == given
+
+
+def test_claims_have_room_for_as_many_as_are_in_hand_at_once(services: dict[str, Any]) -> None:
+    settings = load_settings(environ=services["worker"]["environment"])
+    (mount,) = services["worker"]["tmpfs"]
+    size = re.fullmatch(r"/tmp:size=(\d+)m,mode=1777", mount)
+    assert size is not None
+    assert settings.claim_container is not None
+    assert int(size[1]) * 2**20 >= settings.claims_concurrency_max * settings.claim_bytes_max
 
 
 def test_compose_waits_longer_than_the_worker_drains(services: dict[str, Any]) -> None:

@@ -160,6 +160,20 @@ def test_a_worker_has_a_core_of_its_own_and_is_not_held_up(container: Json) -> N
     assert "memory" in resources["limits"]
 
 
+def test_the_memory_is_enough_for_sessions_that_are_full_of_large_commands(container: Json, settings: Settings) -> None:
+    """As docs/scaling.md counts it: six groups of each session, and as much again for what is made of them."""
+    full = 100e6 + 2 * settings.max_concurrent_sessions * 6 * settings.group_bytes_max
+    assert container["resources"]["limits"]["memory"] == "1Gi"
+    assert full <= 2**30
+
+
+def test_claims_have_room_for_as_many_as_are_in_hand_at_once(pod: Json, container: Json, settings: Settings) -> None:
+    (mount,), (volume,) = container["volumeMounts"], pod["volumes"]
+    assert (mount["mountPath"], mount["name"]) == ("/tmp", volume["name"])
+    assert volume["emptyDir"] == {"sizeLimit": "512Mi"}
+    assert settings.claims_concurrency_max * settings.claim_bytes_max <= 512 * 2**20
+
+
 def test_the_worker_acts_as_the_identity_of_its_service_account(pod: Json) -> None:
     account = only("ServiceAccount")["metadata"]
     assert pod["serviceAccountName"] == account["name"]
