@@ -15,7 +15,7 @@ SOURCES := schemas worker brook_client emulator
 SCRIPTS := $(wildcard examples bench docsite)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench bench-quick bench-profile soak test chaos bench-large bench-emulator bench-scaling explore simulate schemas lint types format docs docs-serve picture diagrams clean
+.PHONY: help install demo bench bench-quick bench-profile soak test chaos bench-large bench-emulator bench-scaling explore simulate schemas lint types audit format docs docs-serve picture diagrams clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -85,6 +85,9 @@ lint: $(STAMP) ## Check style and formatting
 types: $(STAMP) ## Check types
 	@$(BIN)/mypy
 	@$(BIN)/mypy $(SCRIPTS) tests
+
+audit: $(STAMP) ## Look for known vulnerabilities among the pinned dependencies
+	@$(BIN)/python -m tests.audit
 
 format: $(STAMP) ## Format the code and mend what can be mended
 	@$(BIN)/ruff check --fix $(SOURCES) $(SCRIPTS) tests
