@@ -169,6 +169,9 @@ def _explained(error: Exception, envelope: _Envelope) -> CommandDecodeError:
             f"send version {SCHEMA_VERSION} or run a newer worker",
         )
         return CommandDecodeError(RejectionCode.UNKNOWN_VERSION, problem, command_id)
+    if isinstance(error, RecursionError):
+        problem = Problem("body", "is nested too deeply", "flatten it, above all the metadata")
+        return CommandDecodeError(RejectionCode.UNDECODABLE, problem, command_id)
     text, _, path = str(error).partition(" - at `")
     field = path.rstrip("`").removeprefix("$").removeprefix(".") or "body"
     remedy = "see the AppendCommand schema; unknown fields are errors"
