@@ -16,7 +16,7 @@ from brook_client.client import BrookClient
 from brook_client.messages import ReceivedReply
 from schemas import codec
 from worker.clients import servicebus_connector
-from worker.commands import brook_cli, brooks_cli, check, dead_letter_cli
+from worker.commands import brook_cli, brooks_cli, check, dead_letter_cli, status_cli
 from worker.commands.failures import CommandError, reported
 from worker.commands.lines import chunks
 from worker.commands.send import SendSummary, send_lines
@@ -177,6 +177,8 @@ app.command(
 )(brook_cli.read)
 app.command(epilog=example("brook-worker inspect 'order|1042' --json"))(brook_cli.inspect)
 app.command(epilog=example("brook-worker recover 'order|1042' --dry-run"))(brook_cli.recover)
+app.command(epilog=example("brook-worker stats --url http://127.0.0.1:9464 --json"))(status_cli.stats)
+app.command(epilog=example("brook-worker watch --url http://127.0.0.1:9464"))(status_cli.watch)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from worker.errors import WorkerError
 from worker.storage.retries import RetryOptions, TransientStoreError, classified, retrying
 
 _HEADS: Final = 'SELECT c.brookPartitionKey AS brook, c.position, c.pending, c._ts FROM c WHERE c.type = "head"'
+_COUNT: Final = 'SELECT VALUE COUNT(1) FROM c WHERE c.type = "head"'
 _PREFIX: Final = " AND STARTSWITH(c.brookPartitionKey, @prefix)"
 _PENDING: Final = " AND IS_DEFINED(c.pending) AND NOT IS_NULL(c.pending)"
 _CHARGE: Final = "x-ms-request-charge"
@@ -58,6 +59,33 @@ class BrookPage(msgspec.Struct, frozen=True, kw_only=True):
     rows: list[BrookRow]
     continuation: str | None
     charge_ru: float
+
+
+class BrookCount(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """How many brooks there are, and what it cost in RU to count them."""
+
+    count: int
+    request_charge: float
+
+
+async def count_brooks(container: ContainerProxy, retry: RetryOptions) -> BrookCount:
+    """Count the heads of all partitions. Raises what the store raises."""
+    async for attempt in retrying(retry):
+        with attempt:
+            charge_ru = 0.0
+
+            def note(headers: Mapping[str, Any], _: object) -> None:
+                nonlocal charge_ru
+                charge_ru += float(headers.get(_CHARGE, 0))
+
+            try:
+                counts = [part async for part in container.query_items(_COUNT, response_hook=note)]
+            except cosmos_errors.CosmosHttpResponseError as error:
+                raise classified(error) from error
+            except AzureError as error:
+                raise TransientStoreError(str(error)) from error
+            return BrookCount(count=sum(counts), request_charge=round(charge_ru, 2))  # type: ignore[arg-type]
+    raise AssertionError("retrying returns or raises")
 
 
 class BrookListing:

@@ -1,20 +1,26 @@
 """What the management interface tells of queues: how many messages wait, and how the queue is set up."""
 
+import uuid
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import anyio
 import msgspec
 from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
 from azure.servicebus.aio.management import ServiceBusAdministrationClient
+from azure.servicebus.exceptions import ServiceBusError
 
-from worker.clients import servicebus_admin_client
+from worker.clients import servicebus_admin_client, servicebus_client
 from worker.credentials import is_servicebus_emulator
 from worker.errors import WorkerError
+from worker.sessions.servicebus import broker_error
 from worker.settings import Settings
 
 _TIMEOUT_S: Final = 30.0
+_PEEK_TIMEOUT_S: Final = 10.0
+_OWN_SESSION: Final = "brook-worker-watch-"
+"""No brook's, and nobody else's: one that a worker has or wants must not be taken."""
 _REFUSED: Final = frozenset({401, 403})
 
 
@@ -56,6 +62,28 @@ async def queue_facts(settings: Settings, names: Sequence[str]) -> list[QueueFac
         raise FactsUnavailableError(
             f"the management interface does not answer ({type(error).__name__}); check the namespace and the network"
         ) from error
+
+
+async def oldest_age_s(settings: Settings, queue: str) -> float | None:
+    """How old the oldest message of a session queue is that is not settled; None where there is none.
+
+    By the broker's clock and ours. Nothing is taken: it is peeked at. Raises BrokerUnavailableError or
+    BrokerRefusedError.
+    """
+    try:
+        with anyio.fail_after(_TIMEOUT_S):
+            async with (
+                servicebus_client(settings, retry_total=1) as client,
+                client.get_queue_receiver(queue, session_id=_OWN_SESSION + uuid.uuid4().hex) as receiver,
+            ):
+                # A receiver needs a session to be opened, and then peeks at that alone unless it forgets it.
+                assert hasattr(receiver, "_session"), "azure-servicebus has changed: peeking at all sessions"
+                receiver._session = None  # noqa: SLF001 - as explained
+                messages = await receiver.peek_messages(1, sequence_number=1, timeout=_PEEK_TIMEOUT_S)
+    except (ServiceBusError, TimeoutError, OSError) as error:
+        raise broker_error(f"peek at {queue!r}", error) from error
+    enqueued_at = messages[0].enqueued_time_utc if messages else None
+    return None if enqueued_at is None else max((datetime.now(UTC) - enqueued_at).total_seconds(), 0.0)
 
 
 async def _facts(admin: ServiceBusAdministrationClient, name: str) -> QueueFacts:
