@@ -9,8 +9,8 @@
 set -eu
 
 python="${PYTHON:-python3}"
-task="$1"
-environment="$2"
+task="${1:?is missing; use dependencies or worker}"
+environment="${2:?is missing; give the folder of the virtual environment}"
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 
