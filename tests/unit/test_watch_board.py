@@ -85,7 +85,7 @@ def test_without_a_look_before_or_after_a_restart_there_are_no_rates() -> None:
 
 def test_a_latency_beyond_every_bound_or_of_no_command_is_none() -> None:
     name = of.LATENCY_FROM_ENQUEUE.prometheus_name
-    start = (of.START_TIME.prometheus_name, {}, 1.0)
+    start: tuple[str, dict[str, str], float] = (of.START_TIME.prometheus_name, {}, 1.0)
     before = Sample(1.0, [start])
     slow = Sample(2.0, [start, (f"{name}_bucket", {"le": "0.1"}, 0), (f"{name}_bucket", {"le": "+Inf"}, 5)])
     for now in (slow, Sample(2.0, [start])):
