@@ -161,7 +161,7 @@ class Finishing:
 
     @contextmanager
     def _span(self) -> Iterator[None]:
-        groups = list(dict.fromkeys(trace.decided_in for trace in self._traces))
+        groups = list({trace.decided_in.span_id: trace.decided_in for trace in self._traces}.values())
         first, *others = groups or [INVALID_SPAN_CONTEXT]
         if not first.trace_flags.sampled:
             yield

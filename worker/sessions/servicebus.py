@@ -328,10 +328,23 @@ def _delivery(message: ServiceBusReceivedMessage, received_at_s: float) -> Deliv
         delivery_count=message.delivery_count or 0,
         is_resubmitted=_RESUBMITTED in properties,
         received_at_s=received_at_s,
-        trace_parent=_text(properties.get(b"traceparent") or properties.get(b"Diagnostic-Id")) if properties else None,
-        trace_state=_text(properties.get(b"tracestate")) if properties else None,
+        trace_parent=_trace_text(properties, b"traceparent") or _trace_text(properties, b"Diagnostic-Id"),
+        trace_state=_trace_text(properties, b"tracestate"),
         raw=message,
     )
+
+
+def _trace_text(properties: dict[str | bytes, Any], name: bytes) -> str | None:
+    """A part of the trace context (older .NET clients call it Diagnostic-Id), if there is one.
+
+    What is not ASCII is taken off the message: azure-servicebus 7.15 decodes it whenever it settles the message, whether
+    or not it traces, so that it could never be settled at all.
+    """
+    value = properties.get(name)
+    if value is None or (isinstance(value, bytes) and not value.isascii()):
+        properties.pop(name, None)
+        return None
+    return _text(value)
 
 
 def _text(value: object) -> str | None:

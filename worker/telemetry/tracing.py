@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Final
 
 import anyio
@@ -60,7 +61,9 @@ class Tracing:
     @contextmanager
     def group(self, name: str, producers: Iterable[SpanContext], **attributes: AttributeValue) -> Iterator[Span]:
         """A span for several commands at once: of a trace of its own, with a link to each producer's context."""
-        links = [Link(context) for context, _ in zip(dict.fromkeys(producers), range(_LINKS_MAX), strict=False)]
+        # A context with a trace state has no hash.
+        distinct = {(context.trace_id, context.span_id): context for context in producers}
+        links = [Link(context) for context in islice(distinct.values(), _LINKS_MAX)]
         with self._tracer.start_as_current_span(
             name, _ROOT, kind=SpanKind.CONSUMER, links=links, attributes=attributes
         ) as span:
