@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from tests.support.pages import anchors
-from tests.support.promql import exposed, problems
+from tests.support.promql import exposed, problems, selectors
 from tests.support.promtool import needs_promtool, promtool
-from worker.telemetry.kinds import Instrument
+from worker.telemetry.kinds import Histogram, Instrument
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "prometheus"
@@ -41,6 +41,17 @@ def test_an_alert_says_how_bad_what_it_means_and_where_its_page_is(rule: dict[st
     named = set(re.findall(r"\$labels\.(\w+)", str(rule["annotations"])))
     kept = re.findall(r"(?:by|on) \(([^)]*)\)", rule["expr"])
     assert not kept or named <= {label.strip() for group in kept for label in group.split(",")}, "summed away"
+
+
+@pytest.mark.parametrize("rule", [pytest.param(rule, id=rule["alert"]) for rule in RULES if "quantile" in rule["expr"]])
+def test_a_quantile_is_compared_with_a_bound_of_its_histogram(
+    rule: dict[str, Any], metrics: Mapping[str, Instrument]
+) -> None:
+    """Between two bounds a quantile is a guess: one at the limit must be told apart for sure."""
+    (selector,) = selectors(rule["expr"])
+    histogram = metrics[selector.metric]
+    assert isinstance(histogram, Histogram)
+    assert float(rule["expr"].rpartition(">")[2]) in histogram.bounds
 
 
 def test_each_name_is_there_once() -> None:
