@@ -13,7 +13,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from schemas.commands import ClaimedCommand, Command
+from schemas.commands import Command, event_count
 from schemas.replies import Appended, ConcurrencyConflict, Rejected, Reply
 
 TRACE_PARENT: Final = "traceparent"
@@ -61,14 +61,10 @@ def append_span(command: Command, queue: str) -> Iterator[Span]:
                     "messaging.destination.name": queue,
                     "messaging.message.id": command.command_id,
                     "brook.name": command.brook.name,
-                    "brook.events": _event_count(command),
+                    "brook.events": event_count(command),
                 }
             )
         yield span
-
-
-def _event_count(command: Command) -> int:
-    return command.claim.event_count if isinstance(command, ClaimedCommand) else len(command.events)
 
 
 def note_outcome(span: Span, reply: Reply) -> None:

@@ -77,3 +77,8 @@ class ClaimedCommand(
 
 Command = AppendCommand | ClaimedCommand
 """What a message on the command queue holds: either events or a claim, never both."""
+
+
+def event_count(command: Command) -> int:
+    """How many events it has, or says to have."""
+    return command.claim.event_count if isinstance(command, ClaimedCommand) else len(command.events)

@@ -9,6 +9,7 @@ import pytest
 from schemas.codec import encode_command
 from schemas.keys import BrookKey
 from tests.support.brooks import command
+from tests.support.claims import claimed
 from tests.support.dead_letters import LOCK_S, MemoryDeadLetters, letter
 from worker.deadletters.base import Letter, Selection
 from worker.deadletters.sweep import HELD_BACK, Report, Sweep, named, selected
@@ -152,9 +153,10 @@ async def test_an_interruption_leaves_every_letter_accounted_for_and_no_lock_beh
 
 async def test_a_selection_takes_what_fits_all_that_is_given() -> None:
     body = encode_command(command(key=BrookKey("order", "7")))
+    by_claim = encode_command(claimed(command(key=BrookKey("order", "7")))[0])
     letters = [
         letter(1, "order|7", body=body, reason="MaxDeliveryCountExceeded"),
-        letter(2, "bucket:1/4", body=body),
+        letter(2, "bucket:1/4", body=by_claim),
         letter(3, "order|7", body=b"nonsense"),
         letter(4, "order|8", body=b"nonsense"),
     ]

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from schemas.commands import event_count
 from worker.deadletters.base import Letter
 from worker.deadletters.sweep import Kept, Named
 
@@ -102,7 +103,7 @@ def letter_shown(letter: Letter) -> LetterShown:
         message_id=letter.message_id,
         session_id=letter.session_id,
         brook=None if isinstance(command, str) else str(command.brook),
-        events=None if isinstance(command, str) else len(command.events),
+        events=None if isinstance(command, str) else event_count(command),
         reason=letter.reason,
         description=letter.description,
         problem=problem,

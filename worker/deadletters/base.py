@@ -6,8 +6,8 @@ from typing import Protocol
 
 import msgspec
 
-from schemas.codec import CommandDecodeError, decode_command
-from schemas.commands import AppendCommand
+from schemas.codec import CommandDecodeError, decode_message
+from schemas.commands import Command
 from schemas.keys import BrookKey
 from worker.sessions.base import BrokerError
 
@@ -46,12 +46,12 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes | None
     raw: object = None
 
-    def command(self) -> AppendCommand | str:
+    def command(self) -> Command | str:
         """The command that it is, or why it is none that can be read."""
         if self.body is None:
             return "its body is not binary"
         try:
-            return decode_command(self.body, self.content_type)
+            return decode_message(self.body, self.content_type)
         except CommandDecodeError as error:
             return str(error)
 
