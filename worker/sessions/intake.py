@@ -106,7 +106,7 @@ class Intake:
         if delivery.message_id not in (None, command.command_id):
             problem = Problem("commandId", "is not the message id", "set the message id to the command id")
             return rejected(command.command_id, RejectionCode.INVALID_COMMAND_ID, problem)
-        if delivery.reply_to and delivery.reply_to.lower() not in self._reply_addresses:
+        if delivery.reply_to and self.reply_address(delivery) is None:
             problem = Problem(
                 "replyTo", f"{delivery.reply_to[:260]!r} is not allowed", "use the worker's reply entity or none"
             )
@@ -121,9 +121,13 @@ class Intake:
         return None
 
     def reply_address(self, delivery: Delivery) -> str | None:
-        """Where the reply goes: as the sender asked if that is allowed, else the worker's own entity."""
-        address = delivery.reply_to
-        return address if address and address.lower() in self._reply_addresses else None
+        """Where the reply goes: as the sender asked if that is allowed, else (None) the worker's own entity.
+
+        Names of entities are the same in whatever case, in ASCII: beyond it, a character may become an allowed one in
+        lower case (the Kelvin sign a k) and still name nothing that could be opened.
+        """
+        asked = delivery.reply_to
+        return asked if asked and asked.isascii() and asked.lower() in self._reply_addresses else None
 
 
 def asked_reply_session(delivery: Delivery) -> str | None:
