@@ -9,6 +9,7 @@ import msgspec
 
 from schemas.types import CommandId
 from worker.handlers.brook import BatchFacts, BrookState, BrookWriter, settled_at
+from worker.handlers.guess import Guess
 from worker.handlers.large import append_large
 from worker.handlers.lookup import Lookup
 from worker.handlers.recovery import recover
@@ -61,6 +62,7 @@ class AppendHandler:
         self._replans_max = replans_max
         self._lookup = lookup
         self._pause = pause
+        self._new_brooks = Guess()
 
     @property
     def remembered_max(self) -> int:
@@ -79,7 +81,7 @@ class AppendHandler:
 
         Raises StoreUnavailableError, StoreRefusedError or ContradictionError.
         """
-        run = _Run(self._store, brook, commands, self._limits, self._lookup)
+        run = _Run(self._store, brook, commands, self._limits, lookup=self._lookup, new_brooks=self._new_brooks)
         doubtful = run.ids if self._lookup is Lookup.ALWAYS else redelivered | run.withheld
         fruitless = 0
         try:
@@ -91,6 +93,8 @@ class AppendHandler:
                     )
                 # From here on any command may be in the brook by a write whose answer was lost.
                 doubtful = run.ids
+                if run.presumed_wrongly:
+                    continue
                 fruitless = 0 if run.progressed else fruitless + 1
                 await self._pause(random.random() * _REPLAN_PAUSE_S * fruitless)
         except BaseException:
@@ -109,9 +113,14 @@ class _Run:
         brook: BrookState,
         commands: Sequence[PreparedCommand],
         limits: Limits,
+        *,
         lookup: Lookup,
+        new_brooks: Guess,
     ) -> None:
         self._store = store
+        self._brook = brook
+        self._new_brooks = new_brooks
+        self._presumed = False
         self._commands = commands
         self._writer = BrookWriter(store, brook, limits)
         self._lookup = lookup
@@ -131,17 +140,41 @@ class _Run:
         """Whether any write of the last plan took effect."""
         return self._writer.progressed
 
+    @property
+    def presumed_wrongly(self) -> bool:
+        """Whether the last plan was on a brook taken for a new one, and came to nothing."""
+        return self._presumed and not self._writer.progressed
+
     async def once(self, doubtful: frozenset[CommandId]) -> Plan | None:
-        """Recover, plan and carry out; None when the brook was not as planned on and has to be planned anew."""
+        """Recover, plan and carry out; None when the brook was not as planned on and has to be planned anew.
+
+        A brook never looked at is taken for a new one where that is likely: its head is created unread. If it exists
+        after all, that is refused.
+        """
         self.plans += 1
         self._writer.progressed = False
+        untouched = not self._brook.was_looked_at
+        self._presumed = untouched and self._is_probably_new()
+        if self._presumed:
+            self._brook.presume_new()
         stored = self._writer.stored or await self._load()
+        try:
+            return await self._once(stored, doubtful)
+        finally:
+            if untouched:
+                self._new_brooks.note(was_so=stored.head.etag is None and not self.presumed_wrongly)
+
+    async def _once(self, stored: StoredBrook, doubtful: frozenset[CommandId]) -> Plan | None:
         if not stored.is_settled:
             await recover(self._store, self._writer, self._commands)
             return None
         known = await self._lookup.decided_before(self._store, stored.head, self._commands, doubtful)
         with tracing.part("plan"):
             decided = plan(stored.head, self._commands, self._writer.limits, known)
+        if self._presumed and not decided.steps:  # nothing would show whether the brook is as presumed
+            self._writer.forget()
+            self._brook.was_looked_at = True
+            return None
         carried = iter(
             [
                 command
@@ -164,6 +197,16 @@ class _Run:
             for _ in range(in_step):
                 self.batches[next(carried).command_id] = facts
         return decided
+
+    def _is_probably_new(self) -> bool:
+        """What the first command expects, or that brooks not looked at before were new of late."""
+        match self._commands[0].expected:
+            case "empty":
+                return True
+            case "any":
+                return bool(self._new_brooks)
+            case _:
+                return False
 
     async def _load(self) -> StoredBrook:
         blocked_on = self._writer.blocked_on

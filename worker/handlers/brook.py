@@ -30,6 +30,13 @@ class BrookState:
     def __init__(self, key: BrookKey) -> None:
         self.key = key
         self.stored: StoredBrook | None = None
+        self.was_looked_at = False
+        """Whether anything was ever read or written of it."""
+
+    def presume_new(self) -> None:
+        """Take it for a brook that does not exist. Whatever is built on that must create the head, which proves it."""
+        assert not self.was_looked_at, "what is known is not presumed"
+        self.stored = settled_at(StoredHead(key=self.key))
 
     def forget(self) -> None:
         """It may have changed: load it before the next decision."""
@@ -66,6 +73,7 @@ class BrookWriter:
 
     async def load(self) -> StoredBrook:
         """The brook as it stands."""
+        self._brook.was_looked_at = True
         loaded = await self._store.load(self.key)
         self.charge_ru += loaded.charge_ru
         self._brook.stored = loaded.brook
@@ -86,6 +94,7 @@ class BrookWriter:
         """
         built_on = self._brook.stored
         self._brook.forget()
+        self._brook.was_looked_at = True
         self.blocked_on = None
         result = await self._store.write(self.key, operations)
         match result:
