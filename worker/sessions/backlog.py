@@ -23,9 +23,10 @@ class Backlog(Generic[T]):
         """Count the items that wait."""
         return len(self._items)
 
-    async def room(self) -> int:
-        """Wait until there is room, and tell for how many."""
-        while len(self._items) >= self._size_max:
+    async def room(self, least: int = 1) -> int:
+        """Wait until there is room for `least`, and tell for how many."""
+        assert least <= self._size_max, "so much room there never is"
+        while self._size_max - len(self._items) < least:
             await self._changed.wait()
         return self._size_max - len(self._items)
 

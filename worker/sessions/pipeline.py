@@ -21,6 +21,9 @@ from worker.sessions.stopping import Stopping
 _BROOKS_MAX: Final = 1000
 """Brooks whose head a session remembers."""
 
+_WAITING_GROUPS_MAX: Final = 2
+"""With room for two, each receive may bring a whole group while another one waits, and none is made of remainders."""
+
 _FINISHING_GROUPS_MAX: Final = 2
 _AVERAGE_WEIGHT: Final = 0.2
 _STOP_LOOK_S: Final = 1.0
@@ -37,7 +40,7 @@ class PipelineOptions(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def unsettled_max(self) -> int:
         """No session holds more deliveries that are not settled: waiting, committing, waiting to finish, finishing."""
-        return self.group_commands_max * (2 + 2 * _FINISHING_GROUPS_MAX)
+        return self.group_commands_max * (_WAITING_GROUPS_MAX + 1 + 2 * _FINISHING_GROUPS_MAX)
 
 
 class Pipeline:
@@ -60,7 +63,7 @@ class Pipeline:
         self._options = options
         self._may_stay = may_stay
         self._on_progress = on_progress
-        self._received = Backlog[Delivery](options.group_commands_max)
+        self._received = Backlog[Delivery](options.group_commands_max * _WAITING_GROUPS_MAX)
         self._decided = Backlog[Decided](options.group_commands_max * _FINISHING_GROUPS_MAX)
         self._conflicts = UnsettledConflicts(groups.remembered_max)
         self._body_bytes = 0.0
@@ -77,8 +80,9 @@ class Pipeline:
     async def receive(self, stopping: Stopping) -> None:
         """Receive until the session's end. May begin before the session may be worked on: it takes as much as waits."""
         while not stopping.is_set and self._may_stay():
-            room = await self._received.room()
-            deliveries = await self._receive_some(min(room, self._count_max()), stopping)
+            count_max = self._count_max()
+            await self._received.room(least=count_max)
+            deliveries = await self._receive_some(count_max, stopping)
             if not deliveries:
                 break
             self._measure(deliveries)

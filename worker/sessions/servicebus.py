@@ -43,6 +43,9 @@ _GATHER_S: Final = 0.02
 _GATHER_ONE_S: Final = 0.005
 """After one alone, or none, the next is likely to be alone too: its sender is waiting for the reply."""
 
+_BURST_MIN: Final = 32
+"""So many at once are a burst, of which the client hands out what came within `_GATHER_S`: the rest is right behind."""
+
 _TURN_S: Final = 0.25
 """One call of `receive_messages` on an idle session. A message that some other reading has put into the client's buffer
 between two calls is given out at the end of the call only."""
@@ -207,19 +210,31 @@ class ServiceBusSession:
         # First for what has queued up: after the first message the client waits a little for more, 0.2 s by default.
         self._receiver._further_pull_receive_timeout = turn_s = self._gather_s  # noqa: SLF001 - there is no option for it
         while True:
-            messages = await self._ours(
-                partial(self._receiver.receive_messages, max_message_count=count_max, max_wait_time=turn_s),
-                timeout_s=_REQUEST_TIMEOUT_S,
-                shield=False,
-            )
+            messages = await self._receive(count_max, turn_s)
             left_s = ends_s - anyio.current_time()
             if messages or left_s <= 0:
                 self._gather_s = _GATHER_S if len(messages) > 1 else _GATHER_ONE_S
+                if len(messages) >= _BURST_MIN:
+                    messages += await self._rest_of_burst(count_max - len(messages))
                 now_s = anyio.current_time()
                 return [_delivery(message, now_s) for message in messages]
             # Nothing came, so whatever comes now is all there is.
             self._receiver._further_pull_receive_timeout = 0.0  # noqa: SLF001 - as above
             turn_s = max(min(left_s, _TURN_S), _GATHER_ONE_S)
+
+    async def _rest_of_burst(self, count_max: int) -> list[ServiceBusReceivedMessage]:
+        """Up to `count_max` more, as long as they follow each other closely."""
+        rest: list[ServiceBusReceivedMessage] = []
+        while len(rest) < count_max and (more := await self._receive(count_max - len(rest), _GATHER_ONE_S)):
+            rest += more
+        return rest
+
+    async def _receive(self, count_max: int, wait_s: float) -> list[ServiceBusReceivedMessage]:
+        return await self._ours(
+            partial(self._receiver.receive_messages, max_message_count=count_max, max_wait_time=wait_s),
+            timeout_s=_REQUEST_TIMEOUT_S,
+            shield=False,
+        )
 
     async def settle(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> None:
         """Settle deliveries, in order, for one round trip in all.

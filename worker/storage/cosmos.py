@@ -161,6 +161,11 @@ class CosmosBrookStore:
 
     async def _send(self, pk: str, operations: Sequence[Operation]) -> CosmosList:
         """Exactly one request: what the client would send again by itself is left to `write`."""
+        options: dict[str, Any] = {}
+        if token := self._session_tokens.get(pk):
+            # A write needs none. But without one the client looks for its own, hashing the partition key in Python, for
+            # a seventh of the processor time of the whole request.
+            options["session_token"] = token
         # The client empties the options of each operation: they are built anew for every try.
         return await self._container.execute_item_batch(
             [_as_tuple(operation) for operation in operations],
@@ -169,6 +174,7 @@ class CosmosBrookStore:
             retry_read=0,
             retry_status=0,
             no_response=True,
+            **options,
         )
 
     async def _query(
