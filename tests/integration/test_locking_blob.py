@@ -184,3 +184,17 @@ async def test_the_client_reaches_the_service_by_connection_string_alone(backend
     async with blob_service_client(settings(backend.connection_string)) as client:
         assert isinstance(client, BlobServiceClient)
         assert [container.name async for container in client.list_containers()] == [CONTAINER]
+
+
+async def test_where_two_blobs_were_missing_the_next_is_made_before_it_is_asked_for(
+    backend: BlobBackend, faults: Faults
+) -> None:
+    async with backend.worker() as worker:
+        for key in ("new|1", "new|2", "new|3"):
+            await (await worker.acquire(key)).release()
+        assert faults.requests["blob", "acquire-lease"] == 5, "found missing twice"
+        assert faults.requests["blob", "put-blob"] == 3
+        for _ in range(2):
+            await (await worker.acquire("new|1")).release()
+        assert faults.requests["blob", "put-blob"] == 4, "one needless try, then none"
+        assert faults.requests["blob", "acquire-lease"] == 7

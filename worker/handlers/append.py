@@ -200,7 +200,7 @@ class _Run:
 
     def _is_probably_new(self) -> bool:
         """What the first command expects, or that brooks not looked at before were new of late."""
-        match self._commands[0].expected:
+        match self._commands[0].expected if self._commands else None:
             case "empty":
                 return True
             case "any":

@@ -90,6 +90,14 @@ SCENARIOS: Final = (
         faults_max=2,
     ),
     Scenario(
+        name="presumed-new",
+        commands=(command("a", 1, "empty"), command("x", 2, "empty")),
+        sessions=((0,), (1,)),
+        writers=(0, 0, 1),
+        faults_max=2,
+        late_max=1,
+    ),
+    Scenario(
         name="sent-twice",
         commands=(command("a", 1), command("b", 2)),
         sessions=((0, 0, 1, 0),),
