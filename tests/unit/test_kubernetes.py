@@ -12,6 +12,7 @@ import msgspec
 import pytest
 import yaml
 
+from tests.support.promql import exposed, problems
 from worker.configuration import load_settings
 from worker.settings import Settings
 from worker.telemetry.scaling import WINDOW_S, ScalingSignal
@@ -246,6 +247,16 @@ def test_the_queues_length_starts_the_first_worker_and_never_the_second(
     assert int(trigger["metadata"]["messageCount"]) >= 1_000_000
     assert trigger["metadata"]["activationMessageCount"] == "0"
     assert trigger["authenticationRef"]["name"] == only("TriggerAuthentication")["metadata"]["name"]
+
+
+def test_the_trigger_for_an_older_keda_asks_for_the_same_number(triggers: dict[str, Json]) -> None:
+    page = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    written = re.search(r"```yaml\n(- type: prometheus.*?)```", page, re.DOTALL)
+    assert written is not None
+    (trigger,) = yaml.safe_load(written[1])
+    assert list(problems(trigger["metadata"]["query"], exposed())) == []
+    assert trigger["metadata"]["threshold"] == triggers["metrics-api"]["metadata"]["targetValue"]
+    assert trigger["metricType"] == triggers["metrics-api"]["metricType"]
 
 
 # --- what comes of it: the autoscaler's arithmetic on the worker's own signal ---
