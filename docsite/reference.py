@@ -52,7 +52,7 @@ def pages() -> Mapping[str, str]:
 def _command_line() -> Iterator[str]:
     yield "# The command line"
     yield ""
-    yield "Made from the code: what `brook-worker COMMAND --help` says."
+    yield "Made from the code: what `brook-worker COMMAND --help` says. How to use the commands: [cli.md](../cli.md)."
     yield ""
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
