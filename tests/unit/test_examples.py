@@ -72,3 +72,13 @@ def test_they_hold_commands_that_are_rejected_for_different_reasons(commands: li
 
 def test_no_append_is_larger_than_one_batch(commands: list[AppendCommand]) -> None:
     assert max(len(command.events) for command in commands) <= 99
+
+
+def test_the_known_session_ids_are_those_that_are_made() -> None:
+    spec = importlib.util.spec_from_file_location("make_session_ids", EXAMPLES / "make_session_ids.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    committed = (EXAMPLES / "session-ids.json").read_text(encoding="utf-8")
+    assert committed == module.render(), "run python examples/make_session_ids.py"
