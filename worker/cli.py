@@ -1,6 +1,6 @@
 """The command line: `brook-worker`.
 
-Exit codes: 0 when all went well, 1 for an error that is told in a line or two on stderr, 2 for wrong usage.
+Exit codes are in docs/cli.md, which `worker.cli_page` makes.
 """
 
 import sys
@@ -17,6 +17,7 @@ from brook_client.messages import ReceivedReply
 from schemas import codec
 from worker.clients import servicebus_connector
 from worker.commands import brook_cli, brooks_cli, check, dead_letter_cli, status_cli
+from worker.commands.claims import claim_uploads
 from worker.commands.failures import CommandError, reported
 from worker.commands.lines import chunks
 from worker.commands.send import SendSummary, send_lines
@@ -43,7 +44,7 @@ def main() -> None:
     app(prog_name="brook-worker")
 
 
-@app.command()
+@app.command(epilog=example("brook-worker run --config worker.toml"))
 def run(
     *,
     config: ConfigOption = None,
@@ -65,7 +66,7 @@ def run(
             run_async(supervise, processes, arguments)
 
 
-@app.command()
+@app.command(epilog=example("brook-worker emulator --config emulator/Config.json --settings-file worker.toml"))
 def emulator(
     *,
     config: Annotated[
@@ -117,7 +118,7 @@ def emulator(
             raise CommandError("not everything stopped in time; what was acknowledged is safe with --data") from error
 
 
-@app.command()
+@app.command(epilog=example("brook-worker send commands.ndjson --await"))
 def send(
     source: Annotated[str, typer.Argument(metavar="FILE|-", help="Append commands, one JSON object a line.")],
     *,
@@ -137,12 +138,14 @@ def send(
         content_type = codec.MSGPACK if msgpack else codec.JSON
         async with (
             servicebus_connector(settings) as connect,
+            claim_uploads(settings) as claims,
             BrookClient(
                 connect,
                 command_queue=settings.command_queue,
                 reply_queue=settings.reply_queue,
                 content_type=content_type,
                 session_buckets=settings.session_buckets,
+                claims=claims,
             ) as client,
         ):
             return await send_lines(
@@ -181,7 +184,7 @@ app.command(epilog=example("brook-worker stats --url http://127.0.0.1:9464 --jso
 app.command(epilog=example("brook-worker watch --url http://127.0.0.1:9464"))(status_cli.watch)
 
 
-@app.command()
+@app.command(epilog=example("brook-worker provision --check"))
 def provision(
     *,
     config: ConfigOption = None,
@@ -194,7 +197,7 @@ def provision(
         run_async(partial(provision_and_tell, check_only=check, console=Console()), settings_of(config))
 
 
-@app.command()
+@app.command(epilog=example("brook-worker demo"))
 def demo(
     *,
     examples: Annotated[
