@@ -108,7 +108,8 @@ class MadeEntities:
 
 async def _delete(services: Services, prefix: str) -> None:
     await _told(f"database {prefix}brooks", services.cosmos.delete_database(f"{prefix}brooks"))
-    await _told(f"blob container {prefix}leases", services.blobs.delete_container(f"{prefix}leases"))
+    async for container in services.blobs.list_containers(name_starts_with=prefix):
+        await _told(f"blob container {container.name}", services.blobs.delete_container(container.name))
 
 
 async def _told(what: str, deletion: Awaitable[None]) -> None:

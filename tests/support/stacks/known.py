@@ -32,7 +32,7 @@ REMARKS: Final[Mapping[StackName, tuple[str, ...]]] = {
         "Azurite's leases behave; `--skipApiVersionCheck` lets it take a client that is newer than it.",
     ),
     "azure": (
-        "Queues, a topic, a database and a blob container are made for each run, and deleted at its end.",
+        "Queues, a topic, a database and blob containers are made for each run, and deleted at its end.",
         "The Service Bus connection string needs the right to manage, the Cosmos DB key to make databases.",
     ),
 }

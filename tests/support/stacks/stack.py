@@ -102,7 +102,7 @@ class Stack:
             reply_queue=prefix + entities.reply_queue(number),
             database=f"{prefix}brooks",
             container=self.traits.shared_container or f"events-{number}",
-            lease_container=f"{prefix}leases",
+            lease_container=f"{prefix}leases-{number}",
         )
         if self._maker is not None:
             await self._maker.make(names)
