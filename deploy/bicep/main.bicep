@@ -45,6 +45,9 @@ param oidcIssuerUrl string = ''
 @description('The service account of the worker in that cluster, as deploy/kubernetes has it.')
 param serviceAccount string = 'system:serviceaccount:brooks:brook-worker'
 
+@description('Object id of the identity of KEDA, which counts the commands that wait. Empty: it does not scale the workers.')
+param kedaPrincipalId string = ''
+
 var suffix = uniqueString(resourceGroup().id, name)
 var plainName = toLower(replace(name, '-', '')) // what a storage account may be called
 
@@ -73,6 +76,7 @@ module serviceBus 'servicebus.bicep' = {
     replyQueue: replyQueue
     workerPrincipalId: identity.properties.principalId
     producerPrincipalIds: producerPrincipalIds
+    kedaPrincipalId: kedaPrincipalId
   }
 }
 

@@ -8,10 +8,12 @@ param commandQueue string
 param replyQueue string
 param workerPrincipalId string
 param producerPrincipalIds array
+param kedaPrincipalId string
 
 // https://learn.microsoft.com/azure/role-based-access-control/built-in-roles/integration
 var receiverRole = subscriptionResourceId('Microsoft.Authorization/roleDefinitions', '4f6d3b9b-027b-4f4c-9142-0e5a2a2247e0') // Azure Service Bus Data Receiver
 var senderRole = subscriptionResourceId('Microsoft.Authorization/roleDefinitions', '69a216fc-b8fb-44d8-bc22-1f3c2cd27a39') // Azure Service Bus Data Sender
+var ownerRole = subscriptionResourceId('Microsoft.Authorization/roleDefinitions', '090c5cfd-751d-490a-894a-3ce6f1109419') // Azure Service Bus Data Owner
 
 resource namespace 'Microsoft.ServiceBus/namespaces@2024-01-01' = {
   name: namespaceName
@@ -86,5 +88,16 @@ resource producersReceiveReplies 'Microsoft.Authorization/roleAssignments@2022-0
     roleDefinitionId: receiverRole
   }
 }]
+
+// To the service, reading the length of a queue is managing it.
+resource kedaCountsCommands 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (!empty(kedaPrincipalId)) {
+  scope: commands
+  name: guid(commands.id, kedaPrincipalId, ownerRole)
+  properties: {
+    principalId: kedaPrincipalId
+    principalType: 'ServicePrincipal'
+    roleDefinitionId: ownerRole
+  }
+}
 
 output hostName string = '${namespace.name}.servicebus.windows.net'

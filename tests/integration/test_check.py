@@ -15,6 +15,7 @@ import pytest
 from azure.cosmos import PartitionKey
 from azure.cosmos.aio import CosmosClient
 from azure.servicebus import ServiceBusMessage
+from azure.storage.blob.aio import BlobServiceClient
 from rich.console import Console
 
 from emulator.app import Emulator
@@ -56,6 +57,8 @@ async def azure() -> AsyncIterator[Emulator]:
 
 @pytest.fixture(scope="module")
 async def provisioned(azure: Emulator) -> Settings:
+    async with BlobServiceClient.from_connection_string(azure.blob_connection_string) as service:
+        await service.create_container("brook-claims")
     settings = worker_settings(
         servicebus_connection_string=Secret(azure.servicebus_connection_string),
         servicebus_admin_endpoint=azure.servicebus_admin_endpoint,
@@ -193,6 +196,8 @@ async def test_a_right_that_is_missing_is_told_in_its_row_alone(
         ({"cosmos_container": "absent"}, ("Cosmos DB", "write items"), Status.NOT_CHECKED, "container is missing"),
         ({"cosmos_key": Secret("cGxhbnRlZA==")}, ("Cosmos DB", "connection"), Status.FAILED, "refuses the key"),
         ({"cosmos_endpoint": "http://127.0.0.1:1"}, ("Cosmos DB", "connection"), Status.FAILED, "does not answer"),
+        ({"claim_container": "absent"}, ("Blob Storage", "claims"), Status.FAILED, "'absent' is missing; run"),
+        ({"claim_container": "brook-claims"}, ("Blob Storage", "claims"), Status.OK, "brook-claims: may read"),
         ({"lease_container": "absent"}, ("Blob Storage", "lease container"), Status.FAILED, "is missing; run"),
         ({"lease_container": "absent"}, ("Blob Storage", "take leases"), Status.NOT_CHECKED, "container is missing"),
     ],

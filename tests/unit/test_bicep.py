@@ -19,6 +19,7 @@ MAIN: Final = MODULES["main.bicep"]
 EACH: Final = pytest.mark.parametrize("module", MODULES.values(), ids=MODULES)
 
 ROLES: Final = {
+    "090c5cfd-751d-490a-894a-3ce6f1109419": "Azure Service Bus Data Owner",
     "4f6d3b9b-027b-4f4c-9142-0e5a2a2247e0": "Azure Service Bus Data Receiver",
     "69a216fc-b8fb-44d8-bc22-1f3c2cd27a39": "Azure Service Bus Data Sender",
     "ba92f5b4-2d11-453d-a403-e96b0029c9fe": "Storage Blob Data Contributor",
@@ -157,6 +158,7 @@ def test_roles_are_given_on_single_queues_and_containers_only() -> None:
     assert set(assignments()) == {
         (worker, "Azure Service Bus Data Receiver", queue, "commands"),
         (worker, "Azure Service Bus Data Sender", queue, "replies"),
+        ("kedaPrincipalId", "Azure Service Bus Data Owner", queue, "commands"),
         (producer, "Azure Service Bus Data Sender", queue, "commands"),
         (producer, "Azure Service Bus Data Receiver", queue, "replies"),
         (worker, "Storage Blob Data Contributor", blobs, "leases"),

@@ -21,6 +21,7 @@ PROBE: Final = "brook-worker-check"
 _LEASE_S: Final = 15
 _CONFLICT: Final = 409
 _RESTS_ON_IT: Final = "no connection, see above"
+CLAIMS: Final = "claims"
 _NAMES: Final = ("lease container", "take leases", "clock")
 
 
@@ -55,6 +56,10 @@ async def _opened(client: BlobServiceClient, settings: Settings, wall_s: Callabl
         return of_date(dates[-1], wall_s())
 
     checks: dict[str, Check] = {_NAMES[0]: container, _NAMES[1]: partial(_may_lease, client, settings)}
+    if settings.claim_container is not None:
+        checks[CLAIMS] = partial(
+            _may_read_claims, client, settings.claim_container, deletes=settings.claim_options().deletes
+        )
     entry = blob_entry(settings)
     found = await concurrently(partial(bounded, check, entry) for check in checks.values())
     return {**dict(zip(checks, found, strict=True)), _NAMES[2]: await bounded(clock, entry)}
@@ -64,6 +69,18 @@ def _note_date(dates: list[str], response: Any) -> None:
     """Take down what the service says its time is: its answer's header, also on a refusal."""
     if date := response.http_response.headers.get("Date"):
         dates.append(date)
+
+
+async def _may_read_claims(client: BlobServiceClient, container: str, *, deletes: bool) -> Outcome:
+    """Read a claim that is not there, and delete it if claims are to be deleted: a missing right is told before that."""
+    blob = client.get_blob_client(container, PROBE)
+    for attempt in (blob.download_blob, *((blob.delete_blob,) if deletes else ())):
+        try:
+            await attempt()
+        except ResourceNotFoundError as error:
+            if getattr(error, "error_code", None) == "ContainerNotFound":
+                return failed(f"container {container!r} is missing; run `brook-worker provision`")
+    return Outcome(note=f"{container}: may read{' and delete' if deletes else ''}")
 
 
 async def _may_lease(client: BlobServiceClient, settings: Settings) -> Outcome:
