@@ -20,6 +20,8 @@ THRESHOLD_BYTES_DEFAULT: Final = 200_000
 """Below the 256 KB that a message of Service Bus's standard tier holds, with its properties."""
 
 _PIECE_BYTES: Final = 256 * 1024
+_ANSWER_TIMEOUT_S: Final = 60
+"""From the begin of a request, which sends a block of 4 MB: whatever the client that it goes by waits for otherwise."""
 
 
 class ClaimUploads:
@@ -71,7 +73,9 @@ class ClaimUploads:
     async def _uploaded(self, content: "_Content", metadata: dict[str, str]) -> Claim:
         name = uuid.uuid4().hex
         try:
-            await self._container.upload_blob(name, content.pieces(), overwrite=False, metadata=metadata)
+            await self._container.upload_blob(
+                name, content.pieces(), overwrite=False, metadata=metadata, read_timeout=_ANSWER_TIMEOUT_S
+            )
         except ResourceExistsError:
             # Nobody else has this name: an answer was lost, and the library asked again.
             pass

@@ -60,12 +60,12 @@ def lines(text: bytes) -> list[dict[str, object]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def command(number: int, *, expected: int | str = "any") -> bytes:
+def command(number: int, *, expected: int | str = "any", data: bytes = b"{}") -> bytes:
     made = AppendCommand(
         command_id=CommandId(f"c{number}"),
         brook=BrookKey("order", "größe"),
         expected=msgspec.convert(expected, int | str),
-        events=(NewEvent(event_id=f"e{number}", event_type="Opened", data=b"{}"),),
+        events=(NewEvent(event_id=f"e{number}", event_type="Opened", data=data),),
     )
     return encode_command(made) + b"\n"
 
@@ -83,6 +83,7 @@ async def test_commands_sent_from_a_pipe_are_answered_and_their_events_read_back
     settings: dict[str, str], tmp_path: Path
 ) -> None:
     log_file = tmp_path / "worker.log"
+    settings |= {"claim_container": "brook-claims"}
     given = settings | {"auto_provision": "true", "session_idle_s": "0.2", "session_accept_wait_s": "1"}
     async with child("worker", [*BROOK_WORKER, "run"], log_file=log_file, settings=given) as worker:
         await worker.logged("worker.started")
@@ -97,11 +98,12 @@ async def test_commands_sent_from_a_pipe_are_answered_and_their_events_read_back
             "c3": "appended",
         }
         file = tmp_path / "more.ndjson"
-        file.write_bytes(command(4) + command(5))
+        # One in the middle is larger than a message: its events go into a blob.
+        file.write_bytes(command(4) + command(6, data=b"x" * 300_000) + command(5))
         sent = await brook_worker("send", str(file), "--await", "--msgpack", settings=settings)
-        assert (sent.returncode, len(lines(sent.stdout))) == (0, 2)
+        assert (sent.returncode, {reply["outcome"] for reply in lines(sent.stdout)}) == (0, {"appended"})
     forward = await brook_worker("read", "order|größe", settings=settings)
-    assert [event["eventId"] for event in lines(forward.stdout)] == ["e1", "e3", "e4", "e5"]
+    assert [event["eventId"] for event in lines(forward.stdout)] == ["e1", "e3", "e4", "e6", "e5"]
     some = await brook_worker("read", "order|größe", "--backward", "--from", "2", "--limit", "2", settings=settings)
     assert [event["position"] for event in lines(some.stdout)] == [2, 1]
     table = await brook_worker("read", "order|größe", "--format", "table", settings=settings)
