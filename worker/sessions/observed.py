@@ -60,7 +60,7 @@ class ObservedSource:
             return None
         ACCEPT_DURATION.record(waited_s, "accepted")
         REQUESTS.add(1, _SERVICE, "accept", "ok")
-        self._signal.accepted(session.session_id, waited_s)
+        self._signal.accepted(session.session_id)
         return ObservedSession(session, self._signal)
 
 

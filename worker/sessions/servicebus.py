@@ -352,8 +352,8 @@ def _delivery(message: ServiceBusReceivedMessage, received_at_s: float) -> Deliv
 def _trace_text(properties: dict[str | bytes, Any], name: bytes) -> str | None:
     """A part of the trace context (older .NET clients call it Diagnostic-Id), if there is one.
 
-    What is not ASCII is taken off the message: azure-servicebus 7.15 decodes it whenever it settles the message, whether
-    or not it traces, so that it could never be settled at all.
+    What is not ASCII is taken off the message: azure-servicebus 7.15 decodes it when it settles the message, whether or
+    not it traces, so that it could never be settled at all.
     """
     value = properties.get(name)
     if value is None or (isinstance(value, bytes) and not value.isascii()):

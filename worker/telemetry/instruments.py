@@ -117,7 +117,7 @@ BATCH_SIZE: Final = Histogram(
 EVENTS: Final = Counter(
     "brook.worker.events",
     unit="{event}",
-    description="Events appended.",
+    description="Events that were appended to brooks.",
 )
 LARGE_APPENDS: Final = Counter(
     "brook.worker.large_appends",

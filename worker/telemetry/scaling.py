@@ -5,7 +5,7 @@ for it is in vain. What counts is how many slots are busy, and whether a slot th
 """
 
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from typing import Final
 
@@ -17,7 +17,7 @@ WINDOW_S: Final = 60.0
 """What the signal looks back on. Shorter than a scaler's stabilisation, longer than its polling."""
 
 AT_ONCE_S: Final = 1.0
-"""A session that is accepted within this time was waiting: opening one takes up to half a second by itself."""
+"""A session that a slot gets so soon after it became free was waiting: opening one takes up to half a second."""
 
 _SAME_AGAIN_S: Final = 5.0
 """A session that comes back to us so soon after we gave it back was not waiting for a slot."""
@@ -29,16 +29,18 @@ _GIVEN_BACK_MAX: Final = 10_000
 class Scaling(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The signal at one moment, over the last `window_s` seconds.
 
-    `wanted` is the number to scale by, in slots: on average so many were busy, and, where all of them were and more
-    sessions waited, up to as many again. With one hot session it is 1, whatever waits in it. `held` says that it is
-    the one from before an outage: while the breaker is open, idle slots are no sign of little work.
+    A turn is a slot that became free when all were busy; in `turns_at_once` of them, a session was waiting for it.
+    `wanted` is the number to scale by, in slots: on average so many were busy, and, as far as turns were at once, up to
+    as many again. With one hot session it is 1, whatever waits in it. `held` says that it is the one from before an
+    outage: while the breaker is open, idle slots are no sign of little work.
     """
 
     slots: int
     busy: int
     busy_average: float
     accepted: int
-    accepted_at_once: int
+    turns: int
+    turns_at_once: int
     timed_out: int
     failed: int
     wanted: float
@@ -60,23 +62,28 @@ class ScalingSignal:
         self._integral = 0.0
         self._changed_at_s = self._started_at_s = clock()
         self._marks: deque[tuple[float, float, int]] = deque([(self._started_at_s, 0.0, 0)])
-        self._events: deque[tuple[float, str, bool]] = deque(maxlen=_EVENTS_MAX)
+        self._events: deque[tuple[float, str]] = deque(maxlen=_EVENTS_MAX)
+        self._freed: deque[float] = deque(maxlen=slots)
         self._given_back: OrderedDict[str, float] = OrderedDict()
         self._wanted = 0.0
         SLOTS.set(slots)
 
-    def accepted(self, session_id: str, waited_s: float) -> None:
-        """Note that a slot got a session after waiting for so long."""
+    def accepted(self, session_id: str) -> None:
+        """Note that a slot got a session."""
         now_s = self._clock()
         given_back_at_s = self._given_back.pop(session_id, None)
         is_new = given_back_at_s is None or now_s - given_back_at_s > _SAME_AGAIN_S
         self._note_busy(now_s, 1)
-        was_last = self._busy >= self._slots
-        self._events.append((now_s, "accepted", waited_s < AT_ONCE_S and is_new and was_last))
+        self._events.append((now_s, "accepted"))
+        if self._freed and now_s - self._freed.popleft() < AT_ONCE_S and is_new:
+            self._events.append((now_s, "turn-at-once"))
 
     def given_back(self, session_id: str) -> None:
         """Note that a slot gave its session back."""
         now_s = self._clock()
+        if self._busy >= self._slots:
+            self._freed.append(now_s)
+            self._events.append((now_s, "turn"))
         self._note_busy(now_s, -1)
         self._given_back[session_id] = now_s
         if len(self._given_back) > _GIVEN_BACK_MAX:
@@ -84,36 +91,34 @@ class ScalingSignal:
 
     def accept_timed_out(self) -> None:
         """Note that no session had anything to do for a slot that waited."""
-        self._events.append((self._clock(), "timed-out", False))
+        self._events.append((self._clock(), "timed-out"))
 
     def accept_failed(self) -> None:
         """Note that the broker did not let a slot wait."""
-        self._events.append((self._clock(), "failed", False))
+        self._events.append((self._clock(), "failed"))
 
     def read(self) -> Scaling:
         """The signal now."""
         now_s = self._clock()
         since_s = now_s - WINDOW_S
-        while self._events and self._events[0][0] < since_s:
+        while self._events and self._events[0][0] <= since_s:
             self._events.popleft()
-        kinds = [kind for _, kind, _ in self._events]
-        at_once = sum(waited_for_us for _, _, waited_for_us in self._events)
-        timed_out = kinds.count("timed-out")
+        counts = Counter(kind for _, kind in self._events)
+        turns, at_once = counts["turn"], counts["turn-at-once"]
         average = self._average(now_s, since_s)
         held = self._is_broken()
         if not held:
-            # Of the turns that slots became free for, the share in which a session was waiting already.
-            turns = kinds.count("accepted") + timed_out
-            self._wanted = average + (self._slots * at_once / turns if turns else 0.0)
+            self._wanted = average + self._slots * min(1.0, at_once / max(1, turns))
         SLOTS_WANTED.set(round(self._wanted, 3))
         return Scaling(
             slots=self._slots,
             busy=self._busy,
             busy_average=round(average, 3),
-            accepted=kinds.count("accepted"),
-            accepted_at_once=at_once,
-            timed_out=timed_out,
-            failed=kinds.count("failed"),
+            accepted=counts["accepted"],
+            turns=turns,
+            turns_at_once=at_once,
+            timed_out=counts["timed-out"],
+            failed=counts["failed"],
             wanted=round(self._wanted, 3),
             held=held,
             window_s=WINDOW_S,
