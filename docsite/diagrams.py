@@ -25,7 +25,7 @@ def architecture() -> str:
     canvas.text(608, 102, "Worker", "title")
     canvas.labels(608, 138, ["receive", "decide", "write", "reply", "complete"], halo=False)
     canvas.box(784, 84, 134, 74, ["Cosmos DB", "a partition for", "each brook"], kind="azure")
-    canvas.box(784, 214, 134, 58, ["Blob Storage", "a lease a session"], kind="azure")
+    canvas.box(784, 214, 134, 58, ["Blob Storage", "leases, claims"], kind="azure")
     canvas.arrow((174, 84), (282, 84))
     canvas.labels(222, 62, ["1 append", "commands"])
     canvas.arrow((442, 97), (554, 112))

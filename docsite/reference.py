@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
-import typer.main
-from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from schemas.claims import Claim
 from schemas.commands import AppendCommand, ClaimedCommand, NewEvent
@@ -19,7 +17,6 @@ from schemas.keys import BROOK_KEY_BYTES_MAX, BrookKey
 from schemas.problems import Problem
 from schemas.replies import Appended, ConcurrencyConflict, Rejected
 from schemas.types import MESSAGE_ID_LENGTH_MAX, POSITION_MAX
-from worker.cli import app
 
 _PYTHON: Final = {
     "brook_client": "The producer's and reader's side.",
@@ -40,64 +37,9 @@ _PYTHON: Final = {
 def pages() -> Mapping[str, str]:
     """The pages by their place in the site."""
     return {
-        "reference/commands.md": "\n".join(_command_line()),
         "reference/messages.md": "\n".join(_messages()),
         "reference/python.md": "\n".join(_python()),
     }
-
-
-# --- the command line -------------------------------------------------------------------------------------------------
-
-
-def _command_line() -> Iterator[str]:
-    yield "# The command line"
-    yield ""
-    yield "Made from the code: what `brook-worker COMMAND --help` says. How to use the commands: [cli.md](../cli.md)."
-    yield ""
-    group = typer.main.get_command(app)
-    assert isinstance(group, TyperGroup)
-    yield from _group(group, "brook-worker")
-
-
-def _group(group: TyperGroup, path: str) -> Iterator[str]:
-    for name in sorted(group.commands):
-        command = group.commands[name]
-        if isinstance(command, TyperGroup):
-            yield from _group(command, f"{path} {name}")
-        elif isinstance(command, TyperCommand) and not command.hidden:
-            yield from _command(command, f"{path} {name}")
-
-
-def _command(command: TyperCommand, path: str) -> Iterator[str]:
-    arguments = [one for one in command.params if isinstance(one, TyperArgument)]
-    options = [one for one in command.params if isinstance(one, TyperOption) and not one.hidden]
-    shown = " ".join([path, *(one.metavar or str(one.name).upper() for one in arguments)])
-    yield f"## {path}"
-    yield ""
-    yield f"`{shown}`"
-    yield ""
-    yield _paragraphs(inspect.cleandoc(command.help or ""))
-    yield ""
-    if not options:
-        return
-    yield "| option | default | |"
-    yield "|---|---|---|"
-    for option in options:
-        names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
-        value = f" `{option.metavar}`" if option.metavar and not option.is_flag else ""
-        default = "" if option.default in (None, False, ()) or callable(option.default) else f"`{option.default}`"
-        yield f"| {names}{value} | {default} | {_cell(option.help or '')} |"
-    yield ""
-
-
-def _paragraphs(text: str) -> str:
-    """Help as Markdown: what is indented is an example."""
-    parts = text.replace("\b\n", "").split("\n\n")
-    return "\n\n".join(_example(part) if part.startswith(("  ", "brook-worker ")) else part for part in parts)
-
-
-def _example(text: str) -> str:
-    return f"```sh\n{inspect.cleandoc(text)}\n```"
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------

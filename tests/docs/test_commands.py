@@ -19,11 +19,12 @@ from tests.support.pages import ROOT, Block, blocks, pages
 from tests.support.worker_process import worker_process
 from worker.configuration import PREFIX, variable
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(240)]
 
-PAGE_TIMEOUT_S = 90.0
+PAGE_TIMEOUT_S = 180.0
 END_S = 15.0
 CONNECTIONS = ("servicebus_connection_string", "cosmos_endpoint", "cosmos_key", "blob_connection_string")
+WITHOUT_WORKER = {("brook-worker", command) for command in ("check", "provision")}
 QUICK = {"auto_provision": "true", "session_idle_s": "0.2", "session_accept_wait_s": "1", "log_format": "json"}
 
 
@@ -77,7 +78,7 @@ async def services(parts: Sequence[tuple[int, Block]], folder: Path) -> AsyncIte
         return
     async with Emulator(config=ROOT / "emulator" / "Config.json") as azure, contextlib.AsyncExitStack() as stack:
         settings = {name: getattr(azure, name) for name in CONNECTIONS} | QUICK
-        if "run" not in starts:
+        if "run" not in starts and not {tuple(found[:2]) for found in words} <= WITHOUT_WORKER:
             worker = await stack.enter_async_context(worker_process(settings, folder / "worker.log"))
             await worker.started()
         yield {variable(name): value for name, value in settings.items()}
