@@ -44,6 +44,7 @@ bench-quick: $(STAMP) ## The same, small (under 90 s)
 bench-profile: $(STAMP) ## Show where the worker's processor time goes, and the time of a single command
 	@$(BIN)/python -m bench.profile $(ARGS)
 	@$(BIN)/python -m bench.split
+	@$(BIN)/python -m bench.floor
 
 soak: $(STAMP) ## 200,000 commands: memory, connections and files must not grow (about 10 minutes)
 	@$(BIN)/python -m bench.soak $(ARGS)
