@@ -5,6 +5,7 @@ numbers to the SDK whenever somebody collects them. Recorded from one event loop
 a histogram's sum may be one value ahead of its counts.
 """
 
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
@@ -22,7 +23,7 @@ _PROMETHEUS_UNITS: Final = {"s": "_seconds", "By": "_bytes"}
 Labels = tuple[str, ...]
 
 
-class Instrument:
+class Instrument(ABC):
     """One metric. `attributes` lists each attribute's values, so that the number of series is bounded by the table."""
 
     def __init__(
@@ -34,6 +35,10 @@ class Instrument:
         self.attributes: Final[Mapping[str, tuple[str, ...]]] = {
             attribute: tuple(values) for attribute, values in (attributes or {}).items()
         }
+
+    @abstractmethod
+    def series(self) -> Mapping[Labels, object]:
+        """Every series as it stands."""
 
     @property
     def kind(self) -> str:
