@@ -72,7 +72,7 @@ def _note_date(dates: list[str], response: Any) -> None:
 
 
 async def _may_read_claims(client: BlobServiceClient, container: str, *, deletes: bool) -> Outcome:
-    """Read a claim that is not there, and delete it if claims are to be deleted: a missing right is told before that."""
+    """Read a claim that is not there, and delete it if claims are to be: a missing right is told before that."""
     blob = client.get_blob_client(container, PROBE)
     for attempt in (blob.download_blob, *((blob.delete_blob,) if deletes else ())):
         try:
