@@ -171,7 +171,7 @@ async def _heads(lab: Lab) -> dict[str, int]:
 
 
 def growth(samples: Sequence[Sample]) -> list[str]:
-    """What grew: memory beyond its tolerance, or more connections, files or threads at the end than before."""
+    """What grew: memory beyond its tolerance, or the connections, files or threads there are at least."""
     parts = 4
     size = len(samples) // parts
     if not size:
@@ -184,10 +184,12 @@ def growth(samples: Sequence[Sample]) -> list[str]:
             findings.append(f"memory: {found}, from {start / 1e6:.0f} MB after the warm-up")
             break
     for name in ("sockets", "files", "threads"):
-        before = max(getattr(sample.usage, name) for sample in samples[: (parts - 1) * size])
-        after = max(getattr(sample.usage, name) for sample in samples[(parts - 1) * size :])
-        if after > before:
-            findings.append(f"{name}: {after} in the last quarter, never more than {before} before")
+        # Sessions come and go, and so do their connections: what leaks shows in how few there are at the least.
+        counts = [getattr(sample.usage, name) for sample in samples]
+        floors = [min(counts[part * size : (part + 1) * size]) for part in range(parts - 1)]
+        last = min(counts[(parts - 1) * size :])
+        if last > max(floors):
+            findings.append(f"{name}: at least {last} in the last quarter, but {max(floors)} before")
     return findings
 
 

@@ -213,6 +213,7 @@ def test_growth_is_found() -> None:
     assert growth(_samples([100, 101, 99, 109], [5, 6, 6, 6])) == []
     assert growth(_samples([100, 101, 99, 120], [5, 6, 6, 6]))[0].startswith("memory")
     assert growth(_samples([100, 100, 100, 100], [5, 6, 6, 7])) == [
-        "sockets: 7 in the last quarter, never more than 6 before"
+        "sockets: at least 7 in the last quarter, but 6 before"
     ]
+    assert growth(_samples([100] * 8, [5, 6, 5, 7, 5, 6, 5, 9])) == [], "a peak is no leak"
     assert growth([]) == ["too few samples after the warm-up to tell whether anything grew"]
