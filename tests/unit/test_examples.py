@@ -1,6 +1,8 @@
 """The committed examples are what their script makes, and hold what they are there to show."""
 
 import importlib.util
+import json
+import re
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
@@ -82,3 +84,14 @@ def test_the_known_session_ids_are_those_that_are_made() -> None:
     spec.loader.exec_module(module)
     committed = (EXAMPLES / "session-ids.json").read_text(encoding="utf-8")
     assert committed == module.render(), "run python examples/make_session_ids.py"
+
+
+def test_the_page_for_producers_shows_session_ids_that_are_right() -> None:
+    page = (EXAMPLES.parent / "docs" / "producers.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\| `.*` \| (\d*) \| `(.*)` \|$", page, re.MULTILINE)
+    known = {
+        (str(each.get("buckets", "")), each["sessionId"].replace("|", "\\|"))
+        for each in json.loads((EXAMPLES / "session-ids.json").read_text(encoding="utf-8"))
+    }
+    assert len(shown) > 20
+    assert set(shown) <= known

@@ -22,6 +22,7 @@ from schemas.keys import BrookKey, session_id_for
 from schemas.replies import Appended, ConcurrencyConflict, Rejected, Reply
 from schemas.types import CommandId, Position
 from tests.support import commands as made
+from tests.support.pages import blocks, pages
 
 ROOT = Path(__file__).parents[2]
 LENIENT = Guards(event_ids=False, events_max=10**9, metadata_depth_max=10**6, metadata_bytes_max=10**9)
@@ -253,6 +254,16 @@ def test_the_examples_are_valid_where_the_worker_takes_them() -> None:
     taken = [json.loads(line) for line in lines[::10] if is_taken(line)]
     assert len(taken) > 100
     assert [each["commandId"] for each in taken if not is_valid("Command", each)] == []
+
+
+def test_every_command_and_reply_in_the_documentation_is_valid() -> None:
+    found = [json.loads(block.text) for page in pages() for block in blocks(page) if block.language == "json"]
+    commands = [each for each in found if isinstance(each, dict) and {"commandId", "brook"} <= each.keys()]
+    replies = [each for each in found if isinstance(each, dict) and {"commandId", "outcome"} <= each.keys()]
+    assert len(commands) >= 1
+    assert len(replies) >= 3
+    assert [each for each in commands if not is_valid("Command", each)] == []
+    assert [each for each in replies if not is_valid("Reply", each)] == []
 
 
 # --- AsyncAPI ---
