@@ -62,14 +62,21 @@ class Losing(MemoryReplies):
 
 
 class CountingStore(MemoryClaimStore):
-    """Tells how often a blob was asked for."""
+    """Tells how often a blob was asked for, and may hold up the answer for one."""
 
     def __init__(self) -> None:
         super().__init__()
         self.finds = 0
+        self.held: str | None = None
+        self._released = anyio.Event()
+
+    def release(self) -> None:
+        self._released.set()
 
     async def find(self, name: str) -> MemoryClaimContent | None:
         self.finds += 1
+        if name == self.held:
+            await self._released.wait()
         return await super().find(name)
 
 
@@ -139,6 +146,25 @@ async def test_a_claimed_command_takes_its_place_among_the_others(content_type: 
         last_position=events,  # type: ignore[arg-type]
     )
     assert world.blobs.names() == [], "deleted once it is settled"
+
+
+async def test_what_was_decided_before_a_claim_is_replied_to_while_that_is_read() -> None:
+    """A group of several large appends may take minutes."""
+    world = World()
+    before, first, between, second = command(), command(events=35), command(), command(events=35)
+    world.send(before)
+    world.send(world.upload(first, "blob-1"))
+    world.send(between)
+    world.send(world.upload(second, "blob-2"))
+    world.blobs.held = "blob-2"
+    async with world.running():
+        await wait_until(lambda: len(world.bodies(between)) == 1, "all before the second claim is replied to")
+        assert (len(world.bodies(first)), len(world.bodies(second))) == (1, 0)
+        world.blobs.release()
+        await wait_until(lambda: world.broker.pending() == 0, "every message settled")
+    large = [[one.command_id] * 35 for one in (first, second)]
+    assert await world.events() == [before.command_id, *large[0], between.command_id, *large[1]]
+    assert world.broker.dead_letters == []
 
 
 async def test_kept_where_that_is_the_policy() -> None:

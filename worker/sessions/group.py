@@ -79,33 +79,38 @@ class GroupProcessor:
         return self._handler.remembered_max
 
     async def decide(self, brooks: Brooks, deliveries: Sequence[Delivery], *, doubtful: bool) -> list[Decided]:
-        """Decide on `deliveries` and make the decisions durable; one for each, in order.
+        """Decide on the first of `deliveries` and make the decisions durable: at least one, in order.
 
-        `doubtful` says that any of them may have been decided before. A delivery that meets a bug is abandoned
-        alone. Raises StoreError.
+        On all of them, but that a command with a claim is decided on alone: a large append takes its time, for which
+        what comes before it is not to wait. `doubtful` says that any of them may have been decided before. A delivery
+        that meets a bug is abandoned alone. Raises StoreError.
         """
         with deciding(deliveries):
             return await self._decide(brooks, deliveries, doubtful=doubtful)
 
     async def _decide(self, brooks: Brooks, deliveries: Sequence[Delivery], *, doubtful: bool) -> list[Decided]:
         decided: dict[int, Decided] = {}
-        taken: dict[BrookKey, list[tuple[int, Taken | Claimed]]] = {}
+        taken: dict[BrookKey, list[tuple[int, Taken]]] = {}
         for index, delivery in enumerate(deliveries):
             match self._take(delivery):
-                case (Taken() | Claimed()) as one:
+                case Taken() as one:
                     taken.setdefault(one.key, []).append((index, one))
+                case Claimed() as one if index == 0:
+                    return [await self._append_claimed(brooks.state_of(one.key), one, doubtful=doubtful)]
+                case Claimed():
+                    break
                 case TurnedAway(reply=reply, settlement=settlement):
                     _log_turned_away(delivery, reply.code, settlement)
                     decided[index] = self._replied(delivery, settlement, reply, {})
                 case None:
                     decided[index] = _abandoned(delivery)
 
-        async def append(key: BrookKey, group: list[tuple[int, Taken | Claimed]]) -> None:
-            outcomes = await self._append_in_order(brooks.state_of(key), [one for _, one in group], doubtful=doubtful)
+        async def append(key: BrookKey, group: list[tuple[int, Taken]]) -> None:
+            outcomes = await self._append(brooks.state_of(key), [one for _, one in group], doubtful=doubtful)
             decided.update(zip((index for index, _ in group), outcomes, strict=True))
 
         await _bounded([partial(append, key, group) for key, group in taken.items()], self._brooks_concurrency_max)
-        return [decided[index] for index in range(len(deliveries))]
+        return [decided[index] for index in sorted(decided)]
 
     async def finish(self, session: CommandSession, decided: Sequence[Decided]) -> None:
         """Reply to and settle what was decided.
@@ -130,24 +135,6 @@ class GroupProcessor:
         except Exception:
             log.exception("command.failed", session=delivery.session_id, message_id=delivery.message_id)
             return None
-
-    async def _append_in_order(
-        self, brook: BrookState, group: Sequence[Taken | Claimed], *, doubtful: bool
-    ) -> list[Decided]:
-        """Append the commands of one brook: together, but for those with a claim, of which one is open at a time."""
-        decided: list[Decided] = []
-        together: list[Taken] = []
-        for one in group:
-            if isinstance(one, Taken):
-                together.append(one)
-                continue
-            if together:
-                decided += await self._append(brook, together, doubtful=doubtful)
-                together = []
-            decided.append(await self._append_claimed(brook, one, doubtful=doubtful))
-        if together:
-            decided += await self._append(brook, together, doubtful=doubtful)
-        return decided
 
     async def _append_claimed(self, brook: BrookState, one: Claimed, *, doubtful: bool) -> Decided:
         try:

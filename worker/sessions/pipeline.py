@@ -104,12 +104,14 @@ class Pipeline:
             # What the session's last holder left unsettled comes first, and not all of it is counted as delivered.
             doubtful = seen < self._options.unsettled_max
             seen += len(deliveries)
-            decided = await self._groups.decide(brooks, deliveries, doubtful=doubtful)
-            self._conflicts.decided(decided)
-            while decided:
-                room = await self._decided.room()
-                self._decided.put(decided[:room])
-                decided = decided[room:]
+            while deliveries:
+                decided = await self._groups.decide(brooks, deliveries, doubtful=doubtful)
+                deliveries = deliveries[len(decided) :]
+                self._conflicts.decided(decided)
+                while decided:
+                    room = await self._decided.room()
+                    self._decided.put(decided[:room])
+                    decided = decided[room:]
         self._decided.close()
 
     async def _finish(self) -> None:
