@@ -96,6 +96,17 @@ async def test_what_is_missing_is_made_and_found_the_next_time(settings: Setting
     assert set(states(await provision(settings)).values()) == {State.FOUND}
 
 
+async def test_the_container_of_claims_is_made_where_claims_are_taken(settings: Settings) -> None:
+    taking = with_changes(settings, claim_container=f"claims-of-{settings.lease_container}")
+    name = str(taking.claim_container)
+    with pytest.raises(ProvisioningError) as caught:
+        await provision(taking, check_only=True)
+    assert note(caught.value, name) == "run `brook-worker provision`"
+    assert states(await provision(taking))[name] is State.MADE
+    assert states(await provision(taking, check_only=True))[name] is State.FOUND
+    assert name not in states(await provision(settings))
+
+
 async def test_the_container_is_made_as_the_worker_needs_it(settings: Settings) -> None:
     await provision(settings)
     async with cosmos_client(settings) as client:

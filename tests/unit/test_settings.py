@@ -255,6 +255,10 @@ def test_a_blob_connection_string_that_would_fail_later_is_refused_unseen(value:
             "BROOK_WORKER_LEASE_RENEW_AFTER_S: is 10; use more than 0 and at most 5",
         ),
         (
+            {"claim_container": "brook-leases"},
+            "BROOK_WORKER_CLAIM_CONTAINER: is 'brook-leases', where the leases are; senders write there: name another",
+        ),
+        (
             {"group_commands_max": "201"},
             "BROOK_WORKER_GROUP_COMMANDS_MAX: is 201, more than recent_commands_max = 200; lower it or raise",
         ),
