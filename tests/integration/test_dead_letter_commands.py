@@ -3,11 +3,14 @@
 import io
 import json
 import signal
+import uuid
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from azure.servicebus import ServiceBusMessage
+from azure.servicebus.amqp import AmqpAnnotatedMessage, AmqpMessageProperties
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -247,6 +250,53 @@ async def test_tables_and_what_is_not_there(services: Services, queue: str) -> N
     assert "wrong-session" not in out.getvalue()
     with pytest.raises(CommandError, match=f"queue '{queue}' has no dead letter 999999; see"):
         await show_letter(settings, 999999, as_json=False, console=console)
+
+
+async def test_whatever_lies_there_is_shown_and_what_can_be_sent_keeps_its_properties(
+    services: Services, queue: str
+) -> None:
+    """Messages as other clients make them: bodies, ids and properties of any type."""
+    odd_id = uuid.uuid4()
+    properties = {"flag": True, "when": datetime(2026, 1, 31, tzinfo=UTC), "bytes": bytearray(b"\xff"), "none": None, "f": 1.5}
+    value = AmqpAnnotatedMessage(
+        value_body={"a": [1, None]},
+        properties=AmqpMessageProperties(message_id=b"value", group_id="s1"),
+        application_properties=properties,
+    )
+    data = AmqpAnnotatedMessage(
+        data_body=[b"{", b"}"],
+        properties=AmqpMessageProperties(message_id=odd_id, group_id="s2", content_type=b"text/\xff"),
+        application_properties=properties,
+    )
+    async with services.broker.get_queue_sender(queue) as sender:
+        await sender.send_messages([value, data])
+    for session_id in ("s1", "s2"):
+        async with services.broker.get_queue_receiver(queue, session_id=session_id) as receiver:
+            (message,) = await receiver.receive_messages(1, max_wait_time=5)
+            await receiver.dead_letter_message(message, reason="x" * 200, error_description="é" * 500)
+    settings = services.settings(queue)
+    out = io.StringIO()
+    for as_json in (True, False):
+        selection = Selection()
+        await list_letters(
+            settings, selection, from_number=0, limit=9, as_json=as_json, console=Console(file=out, width=200)
+        )
+        for number in services.dead(queue):
+            await show_letter(settings, number, as_json=as_json, console=Console(file=out, width=200))
+    first, second = json.loads(out.getvalue().splitlines()[0])["deadLetters"]
+    assert (first["bodyBytes"], first["problem"]) == (None, "its body is not binary")
+    assert first["properties"]["flag"] is True
+    assert (second["bodyBytes"], second["messageId"]) == (2, str(odd_id))
+    printed = Printed()
+    with pytest.raises(PartlyDoneError):
+        await resubmit(settings, intent("resubmit"), printed.output, duplicate_window_s=0)
+    report = printed.report()
+    assert [one["sessionId"] for one in report["done"]] == ["s2"]
+    assert report["kept"][0]["why"].startswith("its body is not binary")
+    (again,) = await services.received(queue, "s2")
+    assert (again.message_id, b"".join(again.body)) == (str(odd_id), b"{}")
+    assert again.application_properties[b"bytes"] == b"\xff"
+    assert again.application_properties[b"when"] == first["properties"]["when"]
 
 
 def test_nobody_means_all_by_leaving_something_out(services: Services) -> None:

@@ -23,7 +23,11 @@ _RETRIES: Final = 2
 _CALL_TIMEOUT_S: Final = 15.0
 """Bounds a call with the client's own retries, and the opening of its link."""
 
+_INT_MIN: Final = -(2**31)
+_INT_MAX: Final = 2**31 - 1
 _ADDED_BY_BROKER: Final = frozenset({"DeadLetterReason", "DeadLetterErrorDescription"})
+_UNENCODABLE: Final = (TypeError, ValueError)
+_STRANGE: Final = "has a property of a kind that the client cannot send; let its producer send it again"
 _TOO_LARGE: Final = "is too large for the queue with the mark that it was resubmitted; let its producer send it again"
 
 
@@ -87,12 +91,14 @@ class ServiceBusDeadLetters:
         messages = [_again(letter) for letter in letters]
         try:
             await self._send(messages)
-        except errors.MessageSizeExceededError:
+        except (*_UNENCODABLE, errors.MessageSizeExceededError):
             for count, message in enumerate(messages):
                 try:
                     await self._send(message)
                 except errors.MessageSizeExceededError:
                     return Acted(count, _TOO_LARGE)
+                except _UNENCODABLE:
+                    return Acted(count, _STRANGE)
         return Acted(len(letters))
 
     async def _send(self, message: ServiceBusMessage | list[ServiceBusMessage]) -> None:
@@ -136,7 +142,7 @@ def _letter(message: ServiceBusReceivedMessage) -> Letter:
         reply_to=_text(message.reply_to),
         reply_to_session_id=_text(message.reply_to_session_id),
         properties={name: _shown(value) for name, value in properties.items() if name not in _ADDED_BY_BROKER},
-        resubmitted=resubmitted if isinstance(resubmitted, int) else 1,
+        resubmitted=resubmitted if isinstance(resubmitted, int) and 0 <= resubmitted < _INT_MAX else 1,
         body=b"".join(message.body) if binary else None,
         raw=message,
     )
@@ -146,7 +152,9 @@ def _again(letter: Letter) -> ServiceBusMessage:
     """The command as its producer sent it, with the mark."""
     message = _raw(letter)
     given = _properties(message)
-    properties: dict[str | bytes, Any] = {name: given[name] for name in given if name not in _ADDED_BY_BROKER}
+    properties: dict[str | bytes, Any] = {
+        name: _sendable(value) for name, value in given.items() if name not in _ADDED_BY_BROKER
+    }
     properties[RESUBMITTED] = letter.resubmitted + 1
     return ServiceBusMessage(
         letter.body,
@@ -165,21 +173,23 @@ def _again(letter: Letter) -> ServiceBusMessage:
 
 def _properties(message: ServiceBusReceivedMessage) -> dict[str, Any]:
     """The application properties: the client gives their names, and those that are text, as bytes."""
-    return {_text(name) or "": _value(value) for name, value in (message.application_properties or {}).items()}
+    return {_text(name) or "": value for name, value in (message.application_properties or {}).items()}
 
 
-def _value(value: object) -> object:
-    """Text as text again; what is no text stays binary."""
+def _sendable(value: object) -> object:
+    """Text as text again; what is no text stays binary. The client sends `bytes` as text, or fails; no other kind."""
+    if isinstance(value, int) and not _INT_MIN <= value <= _INT_MAX:
+        return {"TYPE": "LONG", "VALUE": value}  # the client's own form: it takes a bare int for one of 32 bits
     if isinstance(value, bytes):
         try:
             return value.decode()
         except UnicodeDecodeError:
-            return value
+            return bytearray(value)
     return value
 
 
 def _shown(value: object) -> str | int | float | bool:
-    return value if isinstance(value, str | int | float | bool) else str(value)
+    return value if isinstance(value, int | float | bool) else _text(value) or ""
 
 
 def _text(value: object) -> str | None:
