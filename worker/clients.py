@@ -25,7 +25,7 @@ from azure.storage.blob.aio import BlobServiceClient
 
 from worker.credentials import is_servicebus_emulator
 from worker.errors import SettingsError, StartError
-from worker.identity import BLOB_SCOPE, SERVICEBUS_SCOPE, TokenError, TokenSource, cosmos_scope, token_source
+from worker.identity import BLOB_SCOPE, SERVICEBUS_SCOPE, TokenError, TokenSource, cosmos_scopes, token_source
 from worker.locking.options import REQUEST_TIMEOUT_S
 from worker.settings import Settings
 from worker.telemetry.transport import ObservedTransport
@@ -193,7 +193,7 @@ async def _cosmos_credential(settings: Settings) -> AsyncIterator[str | TokenSou
     if settings.cosmos_key is not None:
         yield settings.cosmos_key.reveal()
         return
-    async with token_source(settings, cosmos_scope(settings.cosmos_endpoint)) as source:
+    async with token_source(settings, *cosmos_scopes(settings.cosmos_endpoint)) as source:
         yield source
 
 

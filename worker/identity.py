@@ -4,8 +4,9 @@ A source of tokens belongs to one client and one event loop; it is opened before
 """
 
 import contextlib
+import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn, assert_never
 from urllib.parse import urlsplit
 
@@ -13,7 +14,7 @@ import anyio
 import structlog
 from azure.core.credentials import AccessToken
 from azure.core.credentials_async import AsyncTokenCredential
-from azure.core.exceptions import AzureError
+from azure.core.exceptions import AzureError, HttpResponseError
 
 from worker.credentials import AzureCredential
 from worker.errors import StartError
@@ -26,6 +27,11 @@ SERVICEBUS_SCOPE: Final = "https://servicebus.azure.net//.default"
 """With two slashes, as the Service Bus client asks for it: the resource's name ends with one."""
 
 BLOB_SCOPE: Final = "https://storage.azure.com/.default"
+
+_COSMOS_SCOPE: Final = "https://cosmos.azure.com/.default"
+_COSMOS_SCOPE_OVERRIDE: Final = "AZURE_COSMOS_AAD_SCOPE_OVERRIDE"
+_UNKNOWN_RESOURCE: Final = "AADSTS500011"
+"""https://learn.microsoft.com/entra/identity-platform/reference-error-codes"""
 
 _RENEW_BEFORE_S: Final = 600.0
 """A token that ends sooner is renewed; the one in hand serves until that succeeds."""
@@ -52,6 +58,10 @@ _REMEDIES: Final[Mapping[AzureCredential, str]] = {
 
 class TokenError(AzureError):
     """There is no token. The message says which credential was asked, why there is none, and what to do."""
+
+
+class UnknownResourceError(TokenError, HttpResponseError):
+    """The tenant knows no such resource. By this error, the Cosmos DB client then asks for all accounts at once."""
 
 
 class TokenSource(AsyncTokenCredential):
@@ -126,8 +136,11 @@ class TokenSource(AsyncTokenCredential):
 
 
 @contextlib.asynccontextmanager
-async def token_source(settings: Settings, scope: str) -> AsyncIterator[TokenSource]:
-    """Open the identity that the settings name. Raises StartError when it gets no token for `scope`."""
+async def token_source(settings: Settings, *scopes: str) -> AsyncIterator[TokenSource]:
+    """Open the identity that the settings name. Raises StartError when it gets a token for none of `scopes`.
+
+    The first is asked for; the next where the tenant does not know the one before.
+    """
     kind = settings.azure_credential
     assert kind is not None, "the settings were checked: a service without a secret has a credential"
     try:
@@ -136,15 +149,28 @@ async def token_source(settings: Settings, scope: str) -> AsyncIterator[TokenSou
         raise StartError(str(error)) from None
     async with source:
         try:
-            await source.get_token(scope)
+            await _first_token(source, scopes)
         except TokenError as error:
             raise StartError(str(error)) from None  # what the library chains may quote what was sent
         yield source
 
 
-def cosmos_scope(endpoint: str) -> str:
-    """What the Cosmos DB client asks a token for."""
-    return f"https://{urlsplit(endpoint).hostname}/.default"
+async def _first_token(source: TokenSource, scopes: Sequence[str]) -> None:
+    *others, last = scopes
+    for scope in others:
+        try:
+            await source.get_token(scope)
+        except UnknownResourceError:
+            continue
+        return
+    await source.get_token(last)
+
+
+def cosmos_scopes(endpoint: str) -> tuple[str, ...]:
+    """What the Cosmos DB client asks tokens for: the account, or all of them; another where its variable says so."""
+    if override := os.environ.get(_COSMOS_SCOPE_OVERRIDE):
+        return (override,)
+    return (f"https://{urlsplit(endpoint).hostname}/.default", _COSMOS_SCOPE)
 
 
 def _credential(kind: AzureCredential, client_id: str | None) -> AsyncTokenCredential:
@@ -172,6 +198,8 @@ def _credential(kind: AzureCredential, client_id: str | None) -> AsyncTokenCrede
 
 def _no_token(kind: AzureCredential, reason: str) -> NoReturn:
     first = next(iter(redact(reason).strip().splitlines()), "") or "no reason given"
-    raise TokenError(
-        f"azure_credential = {kind} gives no token ({first[:_REASON_LENGTH_MAX].rstrip('.')}); {_REMEDIES[kind]}"
-    ) from None
+    told = f"azure_credential = {kind} gives no token ({first[:_REASON_LENGTH_MAX].rstrip('.')})"
+    if _UNKNOWN_RESOURCE in reason:
+        code = "" if _UNKNOWN_RESOURCE in told else f" {_UNKNOWN_RESOURCE}:"
+        raise UnknownResourceError(f"{told};{code} the tenant does not know the service; check its address") from None
+    raise TokenError(f"{told}; {_REMEDIES[kind]}") from None

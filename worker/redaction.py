@@ -15,6 +15,9 @@ _SCHEMES: Final = re.compile(
     r"\b(?P<scheme>SharedKey(?:Lite)?|SharedAccessSignature|Bearer)\s+[^\s\"',;]+", re.IGNORECASE
 )
 
+_TOKENS: Final = re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*")
+"""JSON web tokens, as identities have them: base64url of `{"`."""
+
 _SECRET_LENGTH_MIN: Final = 6
 """A shorter secret is not searched for in text: it would blank ordinary words and tell what it is by doing so."""
 
@@ -46,7 +49,7 @@ class Secret:
 
 def redact(text: str) -> str:
     """Replace what looks like a key: values of key names in connection strings and signatures, credentials."""
-    text = _NAMED_KEYS.sub(rf"\g<name>\g<equals>{HIDDEN}", text)
+    text = _NAMED_KEYS.sub(rf"\g<name>\g<equals>{HIDDEN}", _TOKENS.sub(HIDDEN, text))
     return _SCHEMES.sub(rf"\g<scheme> {HIDDEN}", text)
 
 

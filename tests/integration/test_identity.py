@@ -4,15 +4,21 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Self
 
 import anyio
 import pytest
+from azure.core.credentials import AccessToken
 
+from brook_client.client import BrookClient
+from brook_client.connect import with_credential
 from emulator.config import QueueConfig, ServiceBusConfig
 from emulator.cosmos.throughput import Throughput
+from schemas.keys import BrookKey
+from tests.support.brooks import command as brook_command
 from tests.support.identity import SecureSite, secure_site
 from tests.support.site import QUICK
 from tests.support.worker_process import ROOT, worker_process
@@ -33,6 +39,29 @@ COMMAND: Final = {
     "expected": "empty",
     "events": [{"eventId": "1", "eventType": "Opened", "data": "e30="}],
 }
+
+
+class Credential:
+    """A token credential as a producer may have it, of the tenant that the services trust."""
+
+    def __init__(self, site: SecureSite) -> None:
+        self._site = site
+        self.closed = 0
+
+    async def get_token(self, *scopes: str, **_: Any) -> AccessToken:
+        (scope,) = scopes
+        now_s = time.time()
+        token = self._site.identity.authority.issue(scope.removesuffix("/.default"), now_s=now_s)
+        return AccessToken(token, int(now_s) + 3_600)
+
+    async def close(self) -> None:
+        self.closed += 1
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +114,27 @@ async def test_the_client_id_reaches_the_place_that_gives_out_tokens(site: Secur
     code, _, err = await command(site, "provision", "--check", azure_client_id=client_id)
     assert code == 0, err
     assert {asked for _, asked in site.identity.asked if asked} == {client_id}
+
+
+async def test_an_account_that_the_tenant_does_not_know_is_asked_for_among_all_accounts(site: SecureSite) -> None:
+    site.identity.unknown_resource = "https://127.0.0.1"
+    try:
+        code, _, err = await command(site, "read", "orders|none")
+    finally:
+        site.identity.unknown_resource = None
+    assert code == 0, err
+    assert ("https://cosmos.azure.com", "") in site.identity.asked
+
+
+async def test_a_producer_of_its_own_sends_as_an_identity(site: SecureSite) -> None:
+    """The client's own way to connect, with a credential of its caller's."""
+    credential = Credential(site)
+    namespace = site.settings()["servicebus_namespace"]
+    async with BrookClient(with_credential(namespace, credential)) as client:
+        await client.send(brook_command(command_id="own", key=BrookKey("orders", "2")))
+    counts = site.azure.servicebus.engine.counts("brook-commands")
+    assert counts.active == 1
+    assert credential.closed == 0, "it is its caller's to close"
 
 
 async def test_without_a_token_a_command_ends_with_one_line_that_says_what_to_do(site: SecureSite) -> None:

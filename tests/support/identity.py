@@ -66,6 +66,8 @@ class IdentityEndpoint:
         self.lifetime_s = 3600.0
         self.refusal: int | None = None
         """While it is set, every request is answered with this status."""
+        self.unknown_resource: str | None = None
+        """What the tenant is to know nothing of."""
         self.issued: list[str] = []
         self.asked: list[tuple[str, str]] = []
         """Resource and client id of each request."""
@@ -93,6 +95,9 @@ class IdentityEndpoint:
         self.asked.append((request.query["resource"], request.query.get("client_id", "")))
         if self.refusal is not None:
             return web.json_response({"statusCode": self.refusal, "message": "refused"}, status=self.refusal)
+        if self.unknown_resource == request.query["resource"].rstrip("/"):
+            text = "AADSTS500011: The resource principal named it was not found in the tenant."
+            return web.json_response({"statusCode": 400, "message": text}, status=400)
         now_s, resource = time.time(), request.query["resource"]
         token = self.authority.issue(resource, now_s=now_s, lifetime_s=self.lifetime_s)
         self.issued.append(token)

@@ -7,11 +7,11 @@ from typing import Any, Self
 import anyio
 import pytest
 from azure.core.credentials import AccessToken
-from azure.core.exceptions import ClientAuthenticationError
+from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
 
 from tests.support.worker_settings import NOWHERE
 from worker.errors import StartError
-from worker.identity import SERVICEBUS_SCOPE, TokenError, TokenSource, cosmos_scope, token_source
+from worker.identity import SERVICEBUS_SCOPE, TokenError, TokenSource, cosmos_scopes, token_source
 from worker.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -165,8 +165,20 @@ async def test_a_credential_that_is_not_set_up_ends_the_start_and_says_what_to_d
     assert f"azure_credential = {kind} gives no token" in str(caught.value)
 
 
-def test_cosmos_db_is_asked_for_by_the_accounts_host_as_its_client_does() -> None:
-    from azure.cosmos._base import create_scope_from_url  # noqa: PLC0415 - the client's own rule, to compare with
+async def test_an_unknown_resource_is_told_in_the_way_that_the_cosmos_db_client_looks_for() -> None:
+    bench = Bench()
+    bench.credential.failure = ClientAuthenticationError("failed\nAADSTS500011: The resource principal was not found")
+    with pytest.raises(HttpResponseError, match="AADSTS500011") as caught:
+        await bench.token()
+    assert isinstance(caught.value, TokenError)
 
+
+def test_cosmos_db_is_asked_for_as_its_client_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    from azure.cosmos._base import create_scope_from_url  # noqa: PLC0415 - the client's own rules, to compare with
+    from azure.cosmos._constants import _Constants  # noqa: PLC0415
+
+    monkeypatch.delenv(_Constants.AAD_SCOPE_OVERRIDE, raising=False)
     for endpoint in ("https://a.documents.azure.com:443/", "https://a.documents.azure.com"):
-        assert cosmos_scope(endpoint) == create_scope_from_url(endpoint)
+        assert cosmos_scopes(endpoint) == (create_scope_from_url(endpoint), _Constants.AAD_DEFAULT_SCOPE)
+    monkeypatch.setenv(_Constants.AAD_SCOPE_OVERRIDE, "https://x/.default")
+    assert cosmos_scopes("https://a.documents.azure.com") == ("https://x/.default",)

@@ -14,6 +14,7 @@ from worker.redaction import Redactor, Secret, redact
         ("type%3dmaster%26sig%3dabc", "type%3dmaster%26sig%3d***"),
         ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
         ("SharedKey account:abc=", "SharedKey ***"),
+        ("no token eyJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJhIn0.c2lnbmF0dXJl here", "no token *** here"),
         ("accountkey = abc", "accountkey = ***"),
         ("the design of brook orders|1", "the design of brook orders|1"),
     ],
