@@ -2,6 +2,7 @@
 
 import io
 
+import msgspec
 from rich.console import Console
 
 from worker.commands.board import Board, QueueShown, WorkerShown, rates, rendered, worker_shown
@@ -38,18 +39,8 @@ def sample(at_s: float, *, scale: float, started_at_s: float = 100.0) -> Sample:
 
 
 def look(found: Sample, url: str = "http://w") -> Look:
-    scaling = Scaling(
-        slots=16,
-        busy=3,
-        busy_average=2.5,
-        accepted=1,
-        accepted_at_once=0,
-        timed_out=0,
-        failed=0,
-        wanted=3.0,
-        held=False,
-        window_s=60.0,
-    )
+    told = {field.encode_name: 0 for field in msgspec.structs.fields(Scaling)} | {"slots": 16, "busy": 3, "wanted": 3.0}
+    scaling = msgspec.convert(told | {"held": False}, Scaling)
     readiness = Status(ok=False, state="running", reasons=(Reason("breaker-open", "Cosmos DB answered 503"),))
     return Look(url=url, readiness=readiness, scaling=scaling, sample=found)
 
@@ -111,5 +102,5 @@ def test_a_worker_that_does_not_answer_is_shown_as_such_among_the_others() -> No
     assert "http://gone: does not answer within 3 s" in text
     assert "http://w: breaker-open: Cosmos DB answered 503" in text
     assert "queue: oldest command: [red]ServiceBusError" in text, "nothing in a message is taken for markup"
-    assert "3/16" in text
+    assert "3 of 16" in text
     assert "≤ 0.25 s" in text

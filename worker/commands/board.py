@@ -14,6 +14,18 @@ from worker.telemetry import instruments as of
 from worker.telemetry.kinds import Counter, Histogram
 
 _P95: Final = 0.95
+_ASIDE_MAX: Final = 3
+_RATES: Final = (
+    "commands/s",
+    "appended/s",
+    "conflicts/s",
+    "rejected/s",
+    "dead-lettered/s",
+    "group",
+    "95 of 100 within",
+    "RU/s",
+    "retries/s",
+)
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -176,40 +188,45 @@ def _queue_table(queue: QueueShown) -> Table:
     return table
 
 
-def _workers_table(board: Board) -> Table:
-    table = Table(title=Text("workers"), title_justify="left")
-    table.add_column("worker", overflow="fold")
-    table.add_column("state")
-    for name in ("slots", "wanted", "in hand"):
-        table.add_column(name, justify="right")
-    for name in ("commands/s", "appended", "conflict", "rejected", "dead", "group", "p95", "RU/s", "retries/s"):
-        table.add_column(name, justify="right")
-    table.add_column("breaker")
-    for one in board.workers:
-        if one.problem is not None:
-            table.add_row(Text(one.url), Text("no answer", style="red"))
-            continue
-        state = Text(one.state or "", style="green" if one.ready else "yellow")
-        breaker = Text("open", style="red") if one.breaker_open else Text("closed")
-        table.add_row(
-            Text(one.url),
-            state,
-            f"{one.busy}/{one.slots}",
-            f"{one.wanted:,.1f}",
-            f"{one.in_hand:,}",
-            *_rate_cells(one.rates),
-            breaker,
-        )
-    if len(board.workers) > 1:
-        table.add_section()
-        table.add_row("all", "", "", "", "", *_rate_cells(board.total), "")
+def oriented(title: str, names: Sequence[str], rows: Sequence[Sequence[Text | str]]) -> Table:
+    """A table of few rows lies on its side, so that it fits a narrow terminal; many rows stand under each other."""
+    upright = len(rows) > _ASIDE_MAX
+    lines: list[Sequence[Text | str]] = [names, *rows]
+    cells: list[Sequence[Text | str]] = lines if upright else list(zip(*lines, strict=True))
+    table = Table(title=Text(title), title_justify="left")
+    for place, name in enumerate(cells[0]):
+        table.add_column(name, justify="left" if place == 0 else "right", overflow="fold")
+    for line in cells[1:]:
+        table.add_row(*line)
     return table
 
 
-def _rate_cells(rates: Rates | None) -> tuple[str, ...]:
-    if rates is None:
-        return ("-",) * 9
+def _workers_table(board: Board) -> Table:
+    names = ("worker", "state", "slots busy", "wanted", "in hand", "breaker", *_RATES)
+    rows = [_worker_cells(one) for one in board.workers]
+    if len(rows) > 1:
+        rows.append((Text("all"), *[Text()] * 5, *_rate_cells(board.total)))
+    return oriented("workers", names, rows)
+
+
+def _worker_cells(one: WorkerShown) -> tuple[Text, ...]:
+    if one.problem is not None:
+        return (Text(one.url), Text("no answer", style="red"), *[Text()] * (4 + len(_RATES)))
     return (
+        Text(one.url),
+        Text(one.state or "", style="green" if one.ready else "yellow"),
+        Text(f"{one.busy} of {one.slots}"),
+        Text(f"{one.wanted:,.1f}"),
+        Text(f"{one.in_hand:,}"),
+        Text("open", style="red") if one.breaker_open else Text("closed"),
+        *_rate_cells(one.rates),
+    )
+
+
+def _rate_cells(rates: Rates | None) -> tuple[Text, ...]:
+    if rates is None:
+        return (Text("-"),) * len(_RATES)
+    shown = (
         f"{rates.commands:,.1f}",
         *(f"{rates.outcomes[name]:,.1f}" for name in ("appended", "conflict", "rejected", "dead-lettered")),
         "-" if rates.group_commands is None else f"{rates.group_commands:,.1f}",
@@ -217,6 +234,7 @@ def _rate_cells(rates: Rates | None) -> tuple[str, ...]:
         f"{rates.request_charge:,.1f}",
         f"{rates.retries:,.1f}",
     )
+    return tuple(map(Text, shown))
 
 
 def queue_shown(

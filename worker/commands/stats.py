@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.clients import cosmos_client
+from worker.commands.board import oriented
 from worker.commands.failures import EXPECTED, PartlyDoneError
 from worker.operations.brooks import BrookCount, count_brooks
 from worker.operations.leases import LeaseCounts, lease_counts
@@ -156,25 +157,22 @@ def _print_tables(stats: Stats, console: Console) -> None:
 
 
 def _workers_table(workers: list[WorkerStats]) -> Table:
-    table = Table(title="workers", title_justify="left")
-    for name in ("worker", "version", "state", "slots", "commands", "events", "RU", "lost", "breaker"):
-        table.add_column(name, overflow="fold")
-    for one in workers:
-        if one.problem is not None:
-            table.add_row(Text(one.url), "", Text("no answer", style="red"))
-            continue
-        commands = ", ".join(f"{count:,} {name}" for name, count in (one.commands or {}).items() if count)
-        lost = ", ".join(f"{count:,} {name}" for name, count in (one.losses or {}).items() if count)
-        cells = (
-            one.url,
-            one.version or "",
-            one.state or "",
-            f"{one.busy}/{one.slots}",
-            commands or "0",
-            f"{one.events:,}",
-            f"{one.request_charge:,.1f}",
-            lost or "0",
-            "open" if one.breaker_open else "closed",
-        )
-        table.add_row(*map(Text, cells))
-    return table
+    names = ("worker", "version", "state", "slots busy", "commands", "events", "RU", "lost", "breaker")
+    return oriented("workers since they started", names, [_worker_cells(one) for one in workers])
+
+
+def _worker_cells(one: WorkerStats) -> tuple[Text, ...]:
+    if one.problem is not None:
+        return (Text(one.url), Text(), Text("no answer", style="red"), *[Text()] * 6)
+    cells = (
+        one.url,
+        one.version or "",
+        one.state or "",
+        f"{one.busy} of {one.slots}",
+        ", ".join(f"{count:,} {name}" for name, count in (one.commands or {}).items() if count) or "0",
+        f"{one.events:,}",
+        f"{one.request_charge:,.1f}",
+        ", ".join(f"{count:,} {name}" for name, count in (one.losses or {}).items() if count) or "0",
+        "open" if one.breaker_open else "closed",
+    )
+    return tuple(map(Text, cells))

@@ -13,8 +13,8 @@ from azure.servicebus.amqp import AmqpMessageBodyType
 
 from worker.clients import servicebus_client
 from worker.deadletters.base import Acted, Letter, LockLostError
+from worker.operations.broker import told
 from worker.sessions.base import RESUBMITTED
-from worker.sessions.servicebus import broker_error
 from worker.settings import Settings
 
 _T = TypeVar("_T")
@@ -117,7 +117,7 @@ class ServiceBusDeadLetters:
         except (errors.MessageLockLostError, errors.MessageAlreadySettled) as error:
             raise LockLostError(f"{what}: {type(error).__name__}") from error
         except (errors.ServiceBusError, TimeoutError, OSError) as error:
-            raise broker_error(what, error) from error
+            raise told(what, error) from error
 
 
 def _raw(letter: Letter) -> ServiceBusReceivedMessage:

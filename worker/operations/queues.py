@@ -14,7 +14,7 @@ from azure.servicebus.exceptions import ServiceBusError
 from worker.clients import servicebus_admin_client, servicebus_client
 from worker.credentials import is_servicebus_emulator
 from worker.errors import WorkerError
-from worker.sessions.servicebus import broker_error
+from worker.operations.broker import told
 from worker.settings import Settings
 
 _TIMEOUT_S: Final = 30.0
@@ -81,7 +81,7 @@ async def oldest_age_s(settings: Settings, queue: str) -> float | None:
                 receiver._session = None  # noqa: SLF001 - as explained
                 messages = await receiver.peek_messages(1, sequence_number=1, timeout=_PEEK_TIMEOUT_S)
     except (ServiceBusError, TimeoutError, OSError) as error:
-        raise broker_error(f"peek at {queue!r}", error) from error
+        raise told(f"peek at {queue!r}", error) from error
     enqueued_at = messages[0].enqueued_time_utc if messages else None
     return None if enqueued_at is None else max((datetime.now(UTC) - enqueued_at).total_seconds(), 0.0)
 
