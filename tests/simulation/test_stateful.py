@@ -9,26 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from tests.simulation.explore.machine import serve
-from tests.simulation.explore.mutants import Mutant, Patch, Serving
+from tests.simulation.explore.mutants import Serving
 from tests.simulation.explore.run import mutant_named, silent
 from tests.simulation.simulate import OUTCOMES, run_seed
 from tests.simulation.simulation import Simulation
 from worker.protocol.model import Limits
-from worker.protocol.plan import _Planner
-from worker.protocol.prepare import PreparedCommand
-from worker.protocol.verdicts import Verdict
-from worker.protocol.withheld import refusal
 from worker.storage.base import ContradictionError
 
 SMALL = st.integers(0, 7)
-
-_DECIDE = _Planner.decide
-
-
-def refused_first(planner: _Planner, command: PreparedCommand) -> Verdict:
-    if command.withheld is not None:
-        return planner._withhold(command, command.withheld)
-    return _DECIDE(planner, command)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -120,24 +108,14 @@ def test_no_seed_of_a_few_breaks_anything() -> None:
         "conflicts not recorded",
         "expectations checked against the head as loaded",
         "lookup left out",
+        "refusals for a blob not recorded",
+        "refused for a blob without asking whether it took effect",
     ],
 )
 def test_a_rule_left_out_is_found_out(mutant: str) -> None:
     chosen = mutant_named(mutant)
     with chosen.applied(), pytest.raises((AssertionError, ContradictionError)):
         run_seeds(range(50), chosen.serving)
-
-
-@pytest.mark.parametrize(
-    ("rule", "patch"),
-    [
-        ("not recorded", (_Planner, "_withhold", lambda _, __, reason: refusal(reason))),
-        ("told before asking whether it took effect", (_Planner, "decide", refused_first)),
-    ],
-)
-def test_a_rule_of_withheld_commands_left_out_is_found_out(rule: str, patch: Patch) -> None:
-    with Mutant(name=rule, patches=(patch,), scenario="").applied(), pytest.raises(AssertionError):
-        run_seeds(range(100))
 
 
 def test_a_seed_is_one_schedule() -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from schemas.codec import encode_reply
+from schemas.replies import RejectionCode
 from schemas.types import Position
 from tests.simulation.explore.machine import ANY_ETAG, Call, decide, serve
 from tests.simulation.explore.scenario import KEY
@@ -27,6 +28,7 @@ from worker.protocol.prepare import PreparedCommand
 from worker.protocol.recovery import Commit, Recovery, Resume, RollBack, decide_recovery
 from worker.protocol.verdicts import AlreadyAppended, Conflicted, Verdict, reply_to
 from worker.protocol.window import Window
+from worker.protocol.withheld import refusal
 from worker.protocol.writes import Delete, Operation, Replace, append_events, write_head
 
 Patch = tuple[Any, str, Any]
@@ -137,6 +139,15 @@ def conflict_unrecorded(self: Any, command: PreparedCommand) -> Verdict:
     return Conflicted(command.expected, self._position)
 
 
+def refusal_unrecorded(_: Any, __: PreparedCommand, reason: RejectionCode) -> Verdict:
+    return refusal(reason)
+
+
+def refused_first(self: Any, command: PreparedCommand) -> Verdict:
+    verdict: Verdict = _DECIDE(self, command) if command.withheld is None else self._withhold(command, command.withheld)
+    return verdict
+
+
 def forgetful_add(self: Any, entry: Any) -> bool:
     return False if isinstance(entry, RecentCommand) else bool(_WINDOW_ADD(self, entry))
 
@@ -204,6 +215,7 @@ _UNDO_CHUNK: Final = rules.undo_chunk
 _WINDOW_ADD: Final = Window.add
 _KNOWN: Final = planning._Planner._known
 _RUN_INIT: Final = append._Run.__init__
+_DECIDE: Final = planning._Planner.decide
 
 
 def _relaxing(name: str, document_id: str) -> Patch:
@@ -261,6 +273,16 @@ MUTANTS: Final = (
         name="conflicts not recorded",
         patches=((planning._Planner, "_conflict", conflict_unrecorded),),
         scenario="expectations",
+    ),
+    Mutant(
+        name="refusals for a blob not recorded",
+        patches=((planning._Planner, "_withhold", refusal_unrecorded),),
+        scenario="blob-gone",
+    ),
+    Mutant(
+        name="refused for a blob without asking whether it took effect",
+        patches=((planning._Planner, "decide", refused_first),),
+        scenario="blob-gone",
     ),
     Mutant(
         name="expectations checked against the head as loaded",

@@ -6,10 +6,12 @@ import msgspec
 
 from schemas.commands import AppendCommand, Expected, NewEvent
 from schemas.keys import BrookKey
+from schemas.replies import RejectionCode
 from schemas.types import CommandId
+from tests.support.claims import claimed
 from worker.handlers.lookup import Lookup
 from worker.protocol.model import Limits
-from worker.protocol.prepare import PreparedCommand, prepare
+from worker.protocol.prepare import PreparedCommand, prepare, prepare_withheld
 
 KEY = BrookKey("b", "1")
 TIME = "2026-01-31T12:00:00Z"
@@ -56,3 +58,10 @@ def command(command_id: str, events: int = 1, expected: Expected = "any", *, con
     return prepare(
         AppendCommand(command_id=CommandId(command_id), brook=KEY, expected=expected, events=made), default_time=TIME
     )
+
+
+def withheld(one: PreparedCommand) -> PreparedCommand:
+    """The same command, sent by claim, as a worker has it that finds no blob."""
+    assert isinstance(one.command, AppendCommand)
+    sent, _ = claimed(one.command, payload_digest=one.digest)
+    return prepare_withheld(sent, RejectionCode.CLAIM_MISSING, TIME)

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from schemas.types import Position
-from tests.simulation.explore.scenario import KEY, Scenario, command
+from tests.simulation.explore.scenario import KEY, Scenario, command, withheld
 from worker.handlers.lookup import Lookup
 from worker.protocol.documents import head_document
 from worker.protocol.model import Head
@@ -112,6 +112,29 @@ SCENARIOS: Final = (
         sessions=((0,), (1,)),
         writers=(0, 1),
         faults_max=2,
+    ),
+    Scenario(
+        name="blob-gone",
+        commands=(command("a", 1), withheld(command("a", 1)), command("x", 1)),
+        sessions=((0,), (1, 2)),
+        writers=(0, 1),
+        faults_max=2,
+    ),
+    Scenario(
+        name="blob-gone-large",
+        commands=(command("a", 2), withheld(command("a", 2))),
+        sessions=((0,), (1,)),
+        writers=(0, 1),
+        faults_max=3,
+    ),
+    Scenario(
+        name="blob-back",
+        commands=(command("a", 2), withheld(command("a", 2))),
+        sessions=((1, 0), (0,)),
+        writers=(0, 0, 1),
+        group_max=1,
+        faults_max=1,
+        older_max=0,
     ),
     Scenario(
         name="window-outlived",

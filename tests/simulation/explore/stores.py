@@ -69,6 +69,7 @@ class Stores:
         self._event_places = {
             event.event_id: (index, offset)
             for index, command in enumerate(scenario.commands)
+            if command.withheld is None
             for offset, event in enumerate(command.events[place] for place in range(len(command)))
         }
 

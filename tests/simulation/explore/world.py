@@ -24,6 +24,7 @@ from tests.simulation.explore.machine import ENDED, Answer, Edge, Machine
 from tests.simulation.explore.scenario import Scenario
 from tests.simulation.explore.stores import HEAD_ETAG, PENDING_ETAG, STALE_ETAG, Stores, Violation
 from worker.protocol.plan import is_expected
+from worker.protocol.prepare import Identity
 
 ALONE_CALLS_MAX: Final = 200
 """More calls than any single writer needs for all commands of a scenario."""
@@ -87,6 +88,9 @@ class World:
         self._final: dict[tuple[int, ...], tuple[int, ...]] = {}
         self._finished: set[tuple[int, tuple[tuple[int, int], ...], tuple[int, ...]]] = set()
         self._said: set[tuple[int, int, int]] = set()
+        # Commands of one identity are one command, of which workers may see the events or not.
+        firsts: dict[Identity, int] = {}
+        self._same = [firsts.setdefault(one.identity, index) for index, one in enumerate(scenario.commands)]
 
     @property
     def initial(self) -> State:
@@ -325,9 +329,10 @@ class World:
         call = self._machine.nodes[state.writers[number].node].call
         replies = list(state.replies)
         for index, body in call[1]:
-            if replies[index] not in (-1, body):
-                first, second = (self._machine.bodies.values[one].decode() for one in (replies[index], body))
-                raise Violation("I4", f"two replies to one command: {first} and {second}")
+            for told in {replies[other] for other, same in enumerate(self._same) if same == self._same[index]}:
+                if told not in (-1, body):
+                    first, second = (self._machine.bodies.values[one].decode() for one in (told, body))
+                    raise Violation("I4", f"two replies to one command: {first} and {second}")
             self._check_reply(state.store, index, body)
             replies[index] = body
         return self._answer(state._replace(replies=tuple(replies)), number, ("ok",))
@@ -433,7 +438,7 @@ class World:
         if final is None:
             bodies = self._machine.bodies.values
             final = self._final[replies] = tuple(
-                index
+                self._same[index]
                 for index, body in enumerate(replies)
                 if body >= 0 and not isinstance(decode_reply(bodies[body]), Appended)
             )
@@ -445,17 +450,19 @@ class World:
             return
         shown = self.stores.shown(store)
         command = self._scenario.commands[index]
+        took_effect = self._same[index] in dict(shown.commands)
         reply = decode_reply(self._machine.bodies.values[body])
         true = False
         match reply:
             case Appended(first_position=first, last_position=last):
-                true = (index, first) in shown.commands and last - first + 1 == len(command)
+                true = (self._same[index], first) in shown.commands and last - first + 1 == len(command)
             case ConcurrencyConflict(actual=actual):
                 true = not is_expected(command.expected, actual) and actual <= shown.head
-                true = true and index not in dict(shown.commands)
+                true = true and not took_effect
             case Rejected():
-                true = index not in dict(shown.commands) and any(
-                    other.command_id == command.command_id and other.digest != command.digest
+                true = not took_effect and any(
+                    other.command_id == command.command_id
+                    and (other.digest != command.digest or other.withheld is not None)
                     for other in self._scenario.commands
                 )
         if not true:
