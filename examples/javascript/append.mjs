@@ -51,4 +51,5 @@ try {
   await producer.close();
   await client.close();
 }
-process.exitCode = failed ? 1 : 0;
+// Not left to the event loop: after a session was lost, the library's timers would keep the program for minutes.
+process.exit(failed ? 1 : 0);
