@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 CONSTRAINTS: Final = Path(__file__).parents[1] / "constraints.txt"
-TIMEOUT_S: Final = 120.0
+TIMEOUT_S: Final = 60.0
 _REQUEST_TIMEOUT_S: Final = 5
 _REASON_LENGTH_MAX: Final = 200
 

@@ -34,7 +34,7 @@ app = typer.Typer(
 
 app.add_typer(brooks_cli.app)
 app.add_typer(dead_letter_cli.app)
-app.command()(check.check)
+app.command(epilog=example("brook-worker check --json"))(check.check)
 
 PortOption = Annotated[int, typer.Option(min=0, max=65_535, metavar="N", help="0: any free port.")]
 

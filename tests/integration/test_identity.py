@@ -19,7 +19,7 @@ from emulator.config import QueueConfig, ServiceBusConfig
 from emulator.cosmos.throughput import Throughput
 from schemas.keys import BrookKey
 from tests.support.brooks import command as brook_command
-from tests.support.identity import SecureSite, secure_site
+from tests.support.identity import IDENTITY_SECRET, SecureSite, secure_site
 from tests.support.site import QUICK
 from tests.support.worker_process import ROOT, worker_process
 from worker.configuration import PREFIX, variable
@@ -86,13 +86,17 @@ async def command(site: SecureSite, *arguments: str, **changes: str) -> tuple[in
             stdin=subprocess.DEVNULL,
         )
     out, err = done.stdout.decode(), done.stderr.decode()
-    assert not [token for token in site.identity.issued if token in out + err]
+    assert not [secret for secret in (*site.identity.issued, IDENTITY_SECRET) if secret in out + err]
+    assert "Unclosed" not in err, "credentials and their connections are closed"
     return done.returncode, out, err
 
 
 async def test_a_worker_and_the_commands_do_all_their_work_as_an_identity(site: SecureSite, tmp_path: Path) -> None:
-    made = await command(site, "provision")
+    made = await command(site, "provision", log_level="debug")
     assert made[0] == 0, made
+    checked = await command(site, "check", "--json")
+    assert checked[0] == 0, checked
+    assert "identity (managed)" in checked[1]
     lines = tmp_path / "commands.ndjson"
     lines.write_text(json.dumps(COMMAND))
     settings = site.settings() | QUICK | {"auto_provision": "false"}

@@ -27,7 +27,7 @@ class Report(msgspec.Struct, frozen=True):
 def check(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Test every connection and right that a worker needs, and say what to do. Exit code 1 when something fails.
 
-    Example: `brook-worker check --config worker.toml`. Changes nothing but an empty blob named brook-worker-check.
+    Changes nothing but an empty blob named brook-worker-check, which stays in the container of the leases.
     """
     with reported():
         if not run_async(check_and_tell, _settings(config), as_json, Console()):
