@@ -2,14 +2,12 @@
 
 import io
 
-import msgspec
 from rich.console import Console
 
 from worker.commands.board import Board, QueueShown, WorkerShown, rates, rendered, worker_shown
-from worker.operations.workers import Look, Sample
+from worker.operations.workers import Look, Sample, Slots
 from worker.telemetry import instruments as of
 from worker.telemetry.health import Reason, Status
-from worker.telemetry.scaling import Scaling
 
 Series = list[tuple[str, dict[str, str], float]]
 
@@ -39,10 +37,8 @@ def sample(at_s: float, *, scale: float, started_at_s: float = 100.0) -> Sample:
 
 
 def look(found: Sample, url: str = "http://w") -> Look:
-    told = {field.encode_name: 0 for field in msgspec.structs.fields(Scaling)} | {"slots": 16, "busy": 3, "wanted": 3.0}
-    scaling = msgspec.convert(told | {"held": False}, Scaling)
     readiness = Status(ok=False, state="running", reasons=(Reason("breaker-open", "Cosmos DB answered 503"),))
-    return Look(url=url, readiness=readiness, scaling=scaling, sample=found)
+    return Look(url=url, readiness=readiness, slots=Slots(slots=16, busy=3, wanted=3.0), sample=found)
 
 
 def test_rates_are_what_grew_by_the_seconds_between() -> None:

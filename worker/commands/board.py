@@ -86,8 +86,8 @@ class Board(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 def worker_shown(look: Look, before: Sample | None) -> WorkerShown:
     """A worker as it answered, with its rates since `before`."""
-    sample, readiness, scaling = look.sample, look.readiness, look.scaling
-    if sample is None or readiness is None or scaling is None:
+    sample, readiness, slots = look.sample, look.readiness, look.slots
+    if sample is None or readiness is None or slots is None:
         return WorkerShown(url=look.url, problem=look.problem or "does not answer")
     return WorkerShown(
         url=look.url,
@@ -95,9 +95,9 @@ def worker_shown(look: Look, before: Sample | None) -> WorkerShown:
         state=readiness.state,
         ready=readiness.ok,
         reasons=tuple(f"{reason.code}: {reason.detail}" for reason in readiness.reasons),
-        slots=scaling.slots,
-        busy=scaling.busy,
-        wanted=scaling.wanted,
+        slots=slots.slots,
+        busy=slots.busy,
+        wanted=slots.wanted,
         in_hand=round(sample.total(of.IN_HAND)),
         breaker_open=sample.total(of.BREAKER_OPEN) > 0,
         rates=rates([(before, sample)]),

@@ -112,8 +112,8 @@ async def _workers(urls: list[str]) -> list[WorkerStats]:
 
 def worker_stats(look: Look) -> WorkerStats:
     """A worker's numbers since it started."""
-    sample, readiness, scaling = look.sample, look.readiness, look.scaling
-    if sample is None or readiness is None or scaling is None:
+    sample, readiness, slots = look.sample, look.readiness, look.slots
+    if sample is None or readiness is None or slots is None:
         return WorkerStats(url=look.url, problem=look.problem or "does not answer")
     return WorkerStats(
         url=look.url,
@@ -121,9 +121,9 @@ def worker_stats(look: Look) -> WorkerStats:
         version=sample.label(of.INFO, "version"),
         state=readiness.state,
         ready=readiness.ok,
-        slots=scaling.slots,
-        busy=scaling.busy,
-        wanted=scaling.wanted,
+        slots=slots.slots,
+        busy=slots.busy,
+        wanted=slots.wanted,
         breaker_open=sample.total(of.BREAKER_OPEN) > 0,
         commands={name: round(count) for name, count in sorted(sample.by(of.COMMANDS, "outcome").items())},
         events=round(sample.total(of.EVENTS)),

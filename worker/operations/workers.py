@@ -14,7 +14,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from worker.errors import WorkerError
 from worker.telemetry.health import Status
 from worker.telemetry.kinds import Instrument
-from worker.telemetry.scaling import Scaling
 
 _TIMEOUT_S: Final = 3.0
 _BODY_BYTES_MAX: Final = 8_000_000
@@ -55,13 +54,21 @@ class Sample:
         return self._series.get(instrument.prometheus_name + part, [])
 
 
+class Slots(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read of `/scaling`: workers of another version may tell more or less."""
+
+    slots: int
+    busy: int
+    wanted: float
+
+
 class Look(msgspec.Struct, frozen=True, kw_only=True):
     """What one worker answered; where it did not, `problem` says how, and the rest is None."""
 
     url: str
     problem: str | None = None
     readiness: Status | None = None
-    scaling: Scaling | None = None
+    slots: Slots | None = None
     sample: Sample | None = None
 
 
@@ -96,7 +103,7 @@ class Workers:
             return Look(
                 url=url,
                 readiness=msgspec.json.decode(readiness, type=Status),
-                scaling=msgspec.json.decode(scaling, type=Scaling),
+                slots=msgspec.json.decode(scaling, type=Slots),
                 sample=Sample(at_s, list(_series(metrics.decode()))),
             )
         except TimeoutError:
