@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -19,6 +20,7 @@ from brook_client import (
     BrookClient,
     BrookClientError,
     ConnectServiceBus,
+    ReplyTimeoutError,
     SendError,
     sync,
     with_connection_string,
@@ -36,8 +38,10 @@ from emulator.faults import Answer, ApplyThenDrop, DropBefore, Effect, Rule
 from emulator.handle import EmulatorHandle
 from schemas.codec import encode_reply
 from schemas.commands import AppendCommand, NewEvent
+from schemas.events import RecordedEvent
+from schemas.keys import BrookKey
 from schemas.replies import Appended
-from schemas.types import CommandId, Position
+from schemas.types import START, CommandId, Position
 from tests.support.brooks import command
 from tests.support.responder import Responder
 from tests.support.waiting import wait_until
@@ -297,6 +301,107 @@ async def test_an_interrupted_call_is_cancelled(
             return wanted
 
     assert await anyio.to_thread.run_sync(use) == 0
+
+
+class Reader:
+    """A brook of 450 events."""
+
+    def __init__(self) -> None:
+        self.given = 0
+
+    async def head_position(self, key: BrookKey) -> Position:
+        return Position(449)
+
+    async def read_forward(
+        self, key: BrookKey, from_position: Position = START, *, page_events: int = 100
+    ) -> AsyncIterator[RecordedEvent]:
+        for position in range(from_position, 450):
+            await anyio.lowlevel.checkpoint()
+            self.given += 1
+            yield event_at(position)
+
+    async def read_backward(
+        self, key: BrookKey, from_position: Position | None = None, *, page_events: int = 100
+    ) -> AsyncIterator[RecordedEvent]:
+        for position in range(449 if from_position is None else from_position, -1, -1):
+            await anyio.lowlevel.checkpoint()
+            yield event_at(position)
+
+
+def event_at(position: int) -> RecordedEvent:
+    return RecordedEvent(position=Position(position), event_id="e", event_type="t", data=b"", time="t")
+
+
+def test_brooks_are_read_in_blocking_calls_and_left_when_enough_is_read(connect: ConnectServiceBus) -> None:
+    reader = Reader()
+    opened: list[str] = []
+
+    @asynccontextmanager
+    async def open_reader() -> AsyncIterator[Reader]:
+        opened.append("opened")
+        yield reader
+        opened.append("closed")
+
+    with sync.BrookClient(connect, open_reader=open_reader) as client:
+        assert [event.position for event in client.read("order|1")] == list(range(450))
+        assert [event.position for event in client.read("order|1", from_position=9, backward=True)] == [
+            *range(9, -1, -1)
+        ]
+        reader.given = 0
+        assert next(iter(client.read("order|1", from_position=3))).position == 3
+        assert reader.given <= 200, "not more than is handed over at once"
+        left = client.read("order|1")
+        next(left)
+    assert opened == ["opened", "closed"]
+    with pytest.raises(BrookClientError, match="inside its `with` block"):
+        list(left)
+    with sync.BrookClient(connect) as without, pytest.raises(RuntimeError, match="give it a reader"):
+        list(without.read("order|1"))
+
+
+def test_a_blocking_client_that_cannot_be_opened_leaves_no_thread(connect: ConnectServiceBus) -> None:
+    before = threading.active_count()
+
+    @asynccontextmanager
+    async def open_reader() -> AsyncIterator[Reader]:
+        raise ConnectionError("no such account")
+        yield
+
+    with pytest.raises(ConnectionError, match="no such account"), sync.BrookClient(connect, open_reader=open_reader):
+        pass
+    assert threading.active_count() == before
+
+
+async def test_a_command_asked_for_twice_in_one_call_is_answered_twice(
+    connect: ConnectServiceBus, responder: Responder
+) -> None:
+    first, second = commands("twice", 2)
+    async with BrookClient(connect) as client:
+        asked = [first, second, first]
+        assert [reply.command_id for reply in await client.request_many(asked)] == [one.command_id for one in asked]
+        before = responder.reply_counts["brook-replies"]
+        assert len(await client.request_many(asked)) == 3
+        assert responder.reply_counts["brook-replies"] == before, "answered from memory"
+        assert await client.request_many([]) == []
+
+
+async def test_one_missing_reply_of_many_is_told_and_the_others_are_kept(
+    connect: ConnectServiceBus, azure: Emulator
+) -> None:
+    """Sent into the replies of nobody, where they are answered by hand, but for one."""
+    answered, missing = commands("missing", 2)
+    async with BrookClient(connect, command_queue="brook-replies", reply_session_id="by-hand") as client:
+        reply = Appended(command_id=answered.command_id, first_position=Position(0), last_position=Position(0))
+        async with (
+            ServiceBusClient.from_connection_string(azure.servicebus_connection_string) as other,
+            other.get_queue_sender("brook-replies") as sender,
+        ):
+            message = ServiceBusMessage(encode_reply(reply), correlation_id=answered.command_id, session_id="by-hand")
+            await sender.send_messages(message)
+            with pytest.raises(ReplyTimeoutError, match=missing.command_id):
+                await client.request_many([answered, missing], timeout_s=2)
+        assert client._dispatcher.recall(answered) is not None
+        assert client._dispatcher.wanted == 0
 
 
 def test_the_blocking_client_takes_the_options_of_the_other() -> None:
