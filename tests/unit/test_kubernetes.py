@@ -281,7 +281,7 @@ def replicas(signals: list[ScalingSignal], triggers: dict[str, Json], messages: 
 def test_one_hot_session_gets_one_worker_however_much_waits_in_it(triggers: dict[str, Json]) -> None:
     clock = Clock()
     signal = ScalingSignal(16, clock=clock)
-    signal.accepted("hot", 0.1)
+    signal.accepted("hot")
     for _ in range(12):
         clock.now_s += WINDOW_S / 12
         signal.accept_timed_out()
@@ -292,11 +292,11 @@ def test_many_sessions_that_wait_get_more_workers(triggers: dict[str, Json]) -> 
     clock = Clock()
     signal = ScalingSignal(16, clock=clock)
     for slot in range(16):
-        signal.accepted(f"s{slot}", 0.1)
+        signal.accepted(f"s{slot}")
     for turn in range(60):
         clock.now_s += WINDOW_S / 60
         signal.given_back(f"s{turn}")
-        signal.accepted(f"s{turn + 16}", 0.1)
+        signal.accepted(f"s{turn + 16}")
     assert replicas([signal], triggers, messages=5_000) == 3
 
 
