@@ -183,6 +183,13 @@ def test_the_worker_acts_as_the_identity_of_its_service_account(pod: Json) -> No
     assert labels["azure.workload.identity/use"] == "true"
 
 
+def test_azure_joins_its_identity_to_this_very_service_account() -> None:
+    bicep = (ROOT / "deploy" / "bicep" / "main.bicep").read_text(encoding="utf-8")
+    subject = f"system:serviceaccount:{KUSTOMIZATION['namespace']}:{only('ServiceAccount')['metadata']['name']}"
+    assert f"param serviceAccount string = '{subject}'" in bicep
+    assert subject in (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+
+
 def test_the_service_shows_each_worker_and_those_that_pause(settings: Settings) -> None:
     service = only("Service")["spec"]
     assert service["clusterIP"] == "None"
