@@ -30,6 +30,16 @@ async def test_two_sessions_that_fail_with_no_success_between_them_are_an_outage
     assert it.is_open
 
 
+async def test_it_says_why_it_is_open_and_names_no_session() -> None:
+    it = breaker()
+    assert it.reason is None
+    for session in ("orders|o'1", "orders|2"):
+        it.failed(f"lease {session!r}: no answer", session)
+    assert it.reason == "lease of a session: no answer"
+    it.succeeded()
+    assert it.reason is None
+
+
 async def test_a_broker_that_does_not_answer_is_one_at_once() -> None:
     it = breaker()
     it.failed("accept a session: no answer")

@@ -65,7 +65,8 @@ class Breaker:
             self._pause_s = min(self._pause_s * 2, self._pause_max_s)
         pause_s = self._pause_s * (0.5 + random.random() / 2)
         log.warning("breaker.opened", reason=reason, pause_s=round(pause_s, 2))
-        self._reason = reason
+        # Whoever is not ready tells why, but not whose commands it was about.
+        self._reason = reason if session_id is None else reason.replace(repr(session_id), "of a session")
         BREAKER_OPEN.set(1)
         BREAKER_CHANGES.add(1, "open")
         self._probe_at_s = anyio.current_time() + pause_s

@@ -16,7 +16,7 @@ from worker.telemetry.scaling import ScalingSignal
 
 _CLOSE_S: Final = 2.0
 _UNAVAILABLE: Final = 503
-_PATHS: Final = "/metrics /healthz /readyz /scaling"
+PATHS: Final = ("/metrics", "/healthz", "/readyz", "/scaling")
 
 
 @asynccontextmanager
@@ -39,7 +39,7 @@ async def endpoint(
             where = f"{host}:{port} cannot be listened on ({error.strerror or error})"
             raise StartError(f"http_port: {where}; give another http_port or http_host, or unset http_port") from error
         listening: int = runner.addresses[0][1]
-        log.info("http.listening", host=host, port=listening, paths=_PATHS)
+        log.info("http.listening", host=host, port=listening, paths=PATHS)
         yield listening
     finally:
         with anyio.move_on_after(_CLOSE_S, shield=True):
