@@ -2,11 +2,14 @@
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
+import aiohttp
 import anyio
 import anyio.abc
 import pytest
@@ -14,6 +17,9 @@ import pytest
 from emulator.app import Emulator
 from emulator.config import QueueConfig, ServiceBusConfig
 from tests.support.waiting import wait_until
+from worker.configuration import variable
+from worker.errors import StartError
+from worker.supervisor import run_processes
 
 pytestmark = pytest.mark.anyio
 
@@ -38,11 +44,16 @@ def settings_of(azure: Emulator) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def supervisor(azure: Emulator, log: Path) -> AsyncIterator[anyio.abc.Process]:
+async def supervisor(azure: Emulator, log: Path, **more: str) -> AsyncIterator[anyio.abc.Process]:
     command = [sys.executable, "-m", "worker.cli", "run", "--processes", "2"]
+    given = {variable(name): value for name, value in more.items()}
     with log.open("wb") as output:
         process = await anyio.open_process(
-            command, stdout=output, stderr=output, env={**os.environ, **settings_of(azure)}, start_new_session=True
+            command,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **settings_of(azure), **given},
+            start_new_session=True,
         )
     try:
         await wait_until(lambda: log.read_text().count("worker.started") == 2, "both workers started", 30)
@@ -51,6 +62,34 @@ async def supervisor(azure: Emulator, log: Path) -> AsyncIterator[anyio.abc.Proc
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+def two_free_ports() -> int:
+    """The first of two ports in a row that are free."""
+    for _ in range(50):
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            with suppress(OSError, OverflowError):
+                second.bind(("127.0.0.1", port + 1))
+                return port
+    raise AssertionError("no two ports in a row are free")
+
+
+async def instance_at(port: int) -> str:
+    """Which worker answers there; it must be ready."""
+    url = f"http://127.0.0.1:{port}"
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
+        async with session.get(f"{url}/readyz") as answer:
+            assert answer.status == 200, await answer.text()
+        async with session.get(f"{url}/metrics") as answer:
+            (line,) = [line for line in (await answer.text()).splitlines() if line.startswith("target_info")]
+    return line
+
+
+def test_more_processes_than_ports_are_refused() -> None:
+    with pytest.raises(StartError, match="http_port: 65535 and the next 1 are beyond 65535"):
+        anyio.run(partial(run_processes, 2, (), grace_s=1, http_port=65_535))
 
 
 def children_of(pid: int) -> list[int]:
@@ -63,9 +102,11 @@ def is_running(pid: int) -> bool:
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes in /proc")
 async def test_a_signal_drains_all_of_them_and_none_is_left(tmp_path: Path) -> None:
-    async with Emulator(config=QUEUES) as azure, supervisor(azure, tmp_path / "log") as process:
+    port = two_free_ports()
+    async with Emulator(config=QUEUES) as azure, supervisor(azure, tmp_path / "log", http_port=str(port)) as process:
         children = children_of(process.pid)
         assert len(children) == 2
+        assert await instance_at(port) != await instance_at(port + 1), "each worker has a port of its own"
         process.send_signal(signal.SIGTERM)
         with anyio.fail_after(30):
             assert await process.wait() == 0
