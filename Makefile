@@ -54,7 +54,7 @@ soak: $(STAMP) ## 200,000 commands: memory, connections and files must not grow 
 TEST_PROCESSES ?= 4
 
 test: $(STAMP) ## Run all tests
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadgroup $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(TEST_PROCESSES) $(ARGS)
 
 chaos: $(STAMP) ## Kill workers fifty times under load and faults, and check every event and reply
 	@$(BIN)/python -m tests.chaos $(ARGS)

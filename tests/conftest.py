@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.logs_restored import logs_restored
 from tests.support.quick_closing import close_at_once
 from tests.support.stacks.choose import STACKS, Choice, StackError, choose
 from tests.support.stacks.option import STACK
@@ -45,6 +46,16 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"stack: {chosen.name} ({chosen.why})"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Unless asked for another distribution: what shares a set-up stays together."""
+    if config.getoption("dist") != "load":
+        return None
+    from tests.support.scheduling import TogetherScheduling  # noqa: PLC0415 - where pytest-xdist is used
+
+    return TogetherScheduling(config, log)
+
+
 @pytest.fixture(scope="session")
 def chosen_stack(pytestconfig: pytest.Config) -> Choice:
     """The stack that `--stack` or the machine decides on."""
@@ -55,4 +66,10 @@ def chosen_stack(pytestconfig: pytest.Config) -> Choice:
 def _clients_close_at_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         close_at_once(monkeypatch)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _logs_restored() -> Iterator[None]:
+    with logs_restored():
         yield

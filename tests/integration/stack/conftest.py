@@ -20,17 +20,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """All tests on a stack share it, so that one process of pytest-xdist has them; elsewhere they may take their time.
+    """Elsewhere than here tests may take their time.
 
     The client of a Docker engine leaves sockets to the garbage collector, which is not ours to mend.
     """
     name = config.stash[STACK].name
     for item in items:
-        if "stack" not in getattr(item, "fixturenames", ()):
+        if "stack" not in getattr(item, "fixturenames", ()) or name == "embedded":
             continue
-        item.add_marker(pytest.mark.xdist_group("stack"))
-        if name != "embedded":
-            item.add_marker(pytest.mark.timeout(STARTING_S))
+        item.add_marker(pytest.mark.timeout(STARTING_S))
         if name == "docker":
             item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))
             item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))

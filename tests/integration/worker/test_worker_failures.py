@@ -24,7 +24,7 @@ from worker.locking.names import blob_name
 from worker.protocol.writes import Create
 from worker.storage.base import Written
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.xdist_group("worker-failures")]
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 Mail = tuple[BrookClient, Replies]
 

@@ -13,7 +13,7 @@ from tests.support.brooks import command
 from tests.support.site import Place, Replies, Site
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.xdist_group("worker-routes")]
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
