@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import anyio
 import pytest
+from anyio.abc import SocketAttribute
 from azure.cosmos import PartitionKey
 from azure.cosmos.aio import CosmosClient
 from azure.servicebus import ServiceBusMessage
@@ -23,7 +24,7 @@ from emulator.config import QueueConfig, ServiceBusConfig, TopicConfig
 from emulator.faults import Answer, Rule
 from tests.support.worker_process import ROOT
 from tests.support.worker_settings import worker_settings
-from worker.checks import Row, Status, blob, check_all, cosmos, rows
+from worker.checks import Row, Status, blob, check_all, cosmos, rows, servicebus
 from worker.clients import blob_service_client, cosmos_client, servicebus_client
 from worker.commands.check import check_and_tell
 from worker.configuration import PREFIX, variable
@@ -278,6 +279,22 @@ async def test_a_service_that_is_silent_ends_its_own_rows_in_time(provisioned: S
     assert time.monotonic() - started_s < 30
     assert {name[0] for name in not_ok(looked_at)} == {"Blob Storage"}
     assert "check blob_connection_string and the network" in looked_at["Blob Storage", "lease container"].note
+
+
+@pytest.mark.slow
+async def test_properties_that_cannot_be_seen_are_no_fault(
+    provisioned: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a worker nor its network needs to reach the management interface."""
+    monkeypatch.setattr(servicebus, "_MANAGEMENT_TIMEOUT_S", 0.5)
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as silent:
+        port = silent.extra(SocketAttribute.local_port)
+        for endpoint in (f"http://127.0.0.1:{port}", "http://127.0.0.1:1"):
+            looked_at = await found(changed(provisioned, servicebus_admin_endpoint=endpoint))
+            assert not_ok(looked_at) == {
+                ("Service Bus", f"properties of {name}"): Status.NOT_CHECKED
+                for name in ("brook-commands", "brook-replies")
+            }
 
 
 async def test_a_check_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:

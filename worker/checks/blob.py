@@ -52,7 +52,7 @@ async def _opened(client: BlobServiceClient, settings: Settings, wall_s: Callabl
 
     async def clock() -> Outcome:
         if not dates:
-            return not_checked("the service does not say its time")
+            return not_checked("no answer that says the service's time")
         return of_date(dates[-1], wall_s())
 
     checks: dict[str, Check] = {_NAMES[0]: container, _NAMES[1]: partial(_may_lease, client, settings)}

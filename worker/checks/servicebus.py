@@ -37,6 +37,7 @@ LOCK_DURATION_MIN: Final = timedelta(seconds=30)
 """A shorter lock leaves no room for a renewal that is not answered and one more."""
 
 DELIVERIES_MIN: Final = 5
+_MANAGEMENT_TIMEOUT_S: Final = 10.0
 _LOCK_MAX_S: Final = 300.0
 """Service Bus grants locks of up to five minutes."""
 
@@ -133,9 +134,12 @@ def _property_checks(settings: Settings) -> dict[str, _PropertyCheck]:
 
 
 async def _seen(check: Check) -> Outcome:
-    """A worker needs no right to manage: without it, nothing is wrong."""
+    """A worker needs no right to manage, and no way to the management interface: without them, nothing is wrong."""
     try:
-        return await check()
+        with anyio.fail_after(_MANAGEMENT_TIMEOUT_S):
+            return await check()
+    except TimeoutError:
+        return not_checked("the management interface does not answer")
     except AzureError as error:
         if is_refusal(error):
             return not_checked("seeing them takes the right to manage, which a worker does not need")
