@@ -1,5 +1,6 @@
 """The site builds without a warning and without a network, and shows nothing that comes from another host."""
 
+import json
 import os
 import re
 import subprocess
@@ -99,8 +100,10 @@ def test_the_reference_is_made_from_the_code(site: Path) -> None:
         assert shown in python
 
 
-def test_the_site_can_be_searched_without_a_server(site: Path) -> None:
-    assert (site / "search" / "search_index.js").exists()
+def test_the_site_can_be_searched(site: Path) -> None:
+    index = json.loads((site / "search" / "search_index.json").read_text(encoding="utf-8"))
+    assert any("five minutes" in entry["title"] for entry in index["docs"])
+    assert list((site / "assets" / "javascripts" / "workers").glob("search.*.js"))
 
 
 def test_broken_links_fail_the_build(tmp_path: Path) -> None:
