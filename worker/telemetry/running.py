@@ -1,8 +1,9 @@
 """Everything that tells of a worker from outside, for as long as it runs."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -62,24 +63,28 @@ async def _export(stack: AsyncExitStack, settings: Settings, health: Health, sig
 
     prometheus = Prometheus()
     readers: list[MetricReader] = [prometheus.reader]
+    closing: list[Callable[[], object]] = []
+    stack.push_async_callback(_close, closing)
     us = resource()
     if settings.otlp_endpoint is not None:
         readers.append(otlp_metrics(settings.otlp_endpoint))
         traces = otlp_traces(settings.otlp_endpoint, us, sample_ratio=settings.trace_sample_ratio)
         tracing.install(traces)
-        stack.push_async_callback(_in_thread, traces.shutdown)
+        closing.append(traces.shutdown)
         stack.callback(tracing.install, None)
-    stack.push_async_callback(_in_thread, Exports(readers, us).close)
+    closing.append(Exports(readers, us).close)
     if settings.http_port is not None:
         await stack.enter_async_context(
             endpoint(settings.http_host, settings.http_port, prometheus=prometheus, health=health, signal=signal)
         )
 
 
-async def _in_thread(close: Callable[[], object]) -> None:
-    """Close what blocks, for a bounded time, so that what else there is to do goes on."""
+async def _close(closing: Sequence[Callable[[], object]]) -> None:
+    """Send what is left, all at once: each blocks for a bounded time where nobody answers."""
     with anyio.move_on_after(_CLOSE_S, shield=True):
-        await anyio.to_thread.run_sync(close, abandon_on_cancel=True)
+        async with anyio.create_task_group() as tasks:
+            for close in closing:
+                tasks.start_soon(partial(anyio.to_thread.run_sync, close, abandon_on_cancel=True))
 
 
 async def _watch(health: Health, signal: ScalingSignal) -> None:

@@ -1,0 +1,213 @@
+"""What a session server over in-memory references tells: outcomes, sessions, and that observing changes nothing."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from schemas.codec import encode_command
+from schemas.commands import AppendCommand
+from schemas.guards import Guards
+from schemas.keys import BrookKey, session_id_for
+from schemas.types import CommandId
+from tests.support.brooks import KEY, command
+from tests.support.waiting import wait_until
+from worker.handlers.append import AppendHandler, GroupResult
+from worker.handlers.brook import BrookState
+from worker.locking.memory import MemoryLeaseManager, MemoryLeaseService
+from worker.locking.options import LeaseOptions
+from worker.protocol.model import Limits
+from worker.protocol.prepare import PreparedCommand
+from worker.sessions.base import BrokerUnavailableError, CommandSession
+from worker.sessions.group import GroupProcessor
+from worker.sessions.intake import Intake
+from worker.sessions.memory import MemoryBroker, MemoryReplies
+from worker.sessions.observed import ObservedLeases, ObservedReplies, ObservedSource
+from worker.sessions.serve import SessionOptions, SessionServer
+from worker.sessions.stopping import Stopping
+from worker.storage.memory import MemoryBrookStore
+from worker.telemetry.instruments import (
+    ACCEPT_DURATION,
+    COMMANDS,
+    IN_HAND,
+    LATENCY_FROM_ENQUEUE,
+    LATENCY_FROM_RECEIVE,
+    LEASE_WAIT,
+    LOSSES,
+    REQUESTS,
+    RETRIES,
+    SESSIONS_ACTIVE,
+    SLOTS_BUSY,
+    STAGE_DURATION,
+)
+from worker.telemetry.scaling import ScalingSignal
+
+pytestmark = pytest.mark.anyio
+
+OPTIONS = SessionOptions(
+    max_concurrent_sessions=2,
+    session_idle_s=0.02,
+    session_pause_initial_s=0.01,
+    session_pause_max_s=0.05,
+    session_hold_max_s=5,
+    group_commands_max=100,
+    group_bytes_max=1_000_000,
+    lease_renew_after_s=10,
+)
+
+
+class Failing(MemoryBroker):
+    """Does not answer as often as it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(delivery_count_max=3)
+        self.failing = 0
+
+    async def accept(self) -> CommandSession | None:  # type: ignore[override]  # wider than the reference's
+        if self.failing:
+            self.failing -= 1
+            raise BrokerUnavailableError("no answer")
+        return await super().accept()
+
+
+class Buggy(AppendHandler):
+    """Meets a bug in some commands, and can be held."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryBrookStore(), Limits(), replans_max=5)
+        self.buggy: set[str] = set()
+        self.going = anyio.Event()
+        self.going.set()
+
+    async def append(
+        self, brook: BrookState, commands: Sequence[PreparedCommand], redelivered: frozenset[CommandId] = frozenset()
+    ) -> GroupResult:
+        await self.going.wait()
+        if any(one.command_id in self.buggy for one in commands):
+            raise ZeroDivisionError
+        return await super().append(brook, commands, redelivered)
+
+
+class World:
+    def __init__(self) -> None:
+        self.broker = Failing()
+        self.replies = MemoryReplies()
+        self.handler = Buggy()
+        self.service = MemoryLeaseService()
+        self.signal = ScalingSignal(2)
+
+    def send(self, one: AppendCommand) -> None:
+        self.broker.send(encode_command(one), session_id=session_id_for(one.brook), message_id=one.command_id)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        stopping = Stopping()
+        leases = MemoryLeaseManager(self.service, LeaseOptions(acquire_timeout_s=0.01, backoff_initial_s=0.001))
+        groups = GroupProcessor(Intake(Guards(), frozenset()), self.handler, ObservedReplies(self.replies))
+        server = SessionServer(ObservedSource(self.broker, self.signal), ObservedLeases(leases), groups, OPTIONS)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.run, stopping)
+            yield
+            stopping.set()
+
+    async def settled(self) -> None:
+        async with self.running():
+            await wait_until(lambda: self.broker.pending() == 0, "every message settled")
+
+
+@asynccontextmanager
+async def grows(count: Callable[[], float], by: float = 1) -> AsyncIterator[None]:
+    before = count()
+    yield
+    await wait_until(lambda: count() >= before + by, f"grown by {by}")
+    assert count() == before + by
+
+
+async def test_each_command_is_counted_once_by_what_became_of_it() -> None:
+    world = World()
+    twice = command(command_id="a")
+    world.send(twice)
+    world.send(twice)
+    world.send(command(command_id="late", expected=7))
+    world.send(command(command_id="empty", events=0))
+    async with (
+        grows(lambda: COMMANDS.get("appended", "first")),
+        grows(lambda: COMMANDS.get("appended", "repeated")),
+        grows(lambda: COMMANDS.get("conflict", "first")),
+        grows(lambda: COMMANDS.get("rejected", "first")),
+        grows(LATENCY_FROM_ENQUEUE.count, 4),
+        grows(LATENCY_FROM_RECEIVE.count, 4),
+    ):
+        await world.settled()
+
+
+async def test_a_command_that_meets_a_bug_is_abandoned_until_the_broker_ends_it_and_delays_no_other() -> None:
+    world = World()
+    world.handler.buggy.add("bug")
+    world.send(command(command_id="bug"))
+    world.send(command(command_id="good"))
+    async with (
+        grows(lambda: COMMANDS.get("abandoned", "first")),
+        grows(lambda: COMMANDS.get("abandoned", "repeated"), 2),
+        grows(lambda: COMMANDS.get("appended", "first")),
+    ):
+        await world.settled()
+
+
+async def test_sessions_are_counted_while_they_are_there_and_waits_by_how_they_end() -> None:
+    world = World()
+    world.handler.going = anyio.Event()
+    world.broker.failing = 1
+    waits = (lambda: ACCEPT_DURATION.count("accepted"), lambda: ACCEPT_DURATION.count("failed"))
+    for number in range(2):
+        world.send(command(key=BrookKey("observed", str(number))))
+    async with grows(waits[0], 2), grows(waits[1]), world.running():
+        for gauge in (SLOTS_BUSY, SESSIONS_ACTIVE, IN_HAND):
+            await wait_until(lambda gauge=gauge: gauge.get() == 2, f"{gauge.name} is 2")
+        assert world.signal.read().busy == 2
+        timed_out = ACCEPT_DURATION.count("timeout")
+        world.handler.going.set()
+        await wait_until(lambda: world.broker.pending() == 0, "every message settled")
+        await wait_until(lambda: ACCEPT_DURATION.count("timeout") > timed_out, "slots wait in vain")
+    assert [gauge.get() for gauge in (SLOTS_BUSY, SESSIONS_ACTIVE, IN_HAND)] == [0, 0, 0]
+
+
+async def test_a_session_that_is_taken_away_leaves_nothing_in_hand() -> None:
+    world = World()
+    world.handler.going = anyio.Event()
+    world.send(command(command_id="lost"))
+    async with grows(lambda: LOSSES.get("lock")), world.running():
+        await wait_until(lambda: IN_HAND.get() == 1, "it is in hand")
+        world.broker.take_lock(session_id_for(KEY))
+        await wait_until(lambda: LOSSES.get("lock") > 0, "the loss is told")
+        world.handler.going.set()
+        await wait_until(lambda: world.broker.pending() == 0, "it came again")
+    assert [gauge.get() for gauge in (SLOTS_BUSY, SESSIONS_ACTIVE, IN_HAND)] == [0, 0, 0]
+
+
+async def test_waits_for_leases_and_their_retries_are_told_by_how_they_end() -> None:
+    world = World()
+    for key, prepare, count in (
+        ("held", lambda: world.service.take(session_id_for(BrookKey("leases", "held")), "another", 60), "timeout"),
+        ("away", lambda: setattr(world.service, "unavailable", True), "unavailable"),
+    ):
+        prepare()
+        world.send(command(command_id=key, key=BrookKey("leases", key)))
+        waits, retries = LEASE_WAIT.count(count), RETRIES.get("blob", "unavailable")
+        async with world.running():
+            await wait_until(lambda count=count, waits=waits: LEASE_WAIT.count(count) > waits, f"{count} is told")
+        if count == "unavailable":
+            assert RETRIES.get("blob", "unavailable") > retries
+
+
+async def test_every_stage_and_each_request_to_the_broker_is_told() -> None:
+    world = World()
+    world.send(command())
+    stages = {stage: STAGE_DURATION.count(stage) for stage in ("decide", "reply", "settle")}
+    requests = {name: REQUESTS.get("servicebus", name, "ok") for name in ("accept", "send", "settle")}
+    await world.settled()
+    assert {stage: STAGE_DURATION.count(stage) - before for stage, before in stages.items()} == dict.fromkeys(stages, 1)
+    assert {
+        name: REQUESTS.get("servicebus", name, "ok") - before for name, before in requests.items()
+    } == dict.fromkeys(requests, 1)
