@@ -180,6 +180,8 @@ async def _complete(receiver: ServiceBusReceiver, messages: Sequence[ServiceBusR
             await receiver.complete_message(message)
         except ServiceBusError as error:
             errors.append(error)
+        except Exception as error:  # noqa: BLE001 - once the connection is lost, the library stumbles over what is gone
+            errors.append(ServiceBusError(f"a reply was not completed: {type(error).__name__}: {error}"))
 
     with anyio.CancelScope(shield=True), anyio.move_on_after(_SETTLE_TIMEOUT_S):
         async with anyio.create_task_group() as tasks:
