@@ -98,8 +98,8 @@ outage is told on stderr and waited out.
 
 `brook-worker stats` and `brook-worker watch` ask the workers that `--url` names (`http_port`), the namespace's
 management interface for counts (an emulator's is set as `servicebus_admin_endpoint`), and peek at the queue for its
-oldest command. What does not answer is shown as such. Rates are between two looks; a worker that was restarted between
-them has none.
+oldest command. Subscriptions of a reply topic are not among the queues. What does not answer is shown as such. Rates
+are between two looks; a worker that was restarted between them has none.
 """
 
 

@@ -20,7 +20,7 @@ from schemas.codec import JSON, encode_command
 from schemas.commands import AppendCommand
 from schemas.keys import BrookKey, session_id_for
 from tests.support.brooks import command
-from tests.support.operators import LOCK_S, Services, brook_worker, running_command, running_services
+from tests.support.operators import LOCK_S, Services, brook_worker, on_a_terminal, running_command, running_services
 from tests.support.waiting import wait_until
 from worker.cli import app
 from worker.commands.dead_letter import Intent, Output, list_letters, purge, resubmit, show_letter
@@ -133,7 +133,7 @@ async def test_a_dry_run_changes_nothing(services: Services, queue: str) -> None
     numbers = await services.dead_letter(queue, commands("1", "2"))
     for action in (resubmit, purge):
         printed = Printed()
-        further: dict[str, Any] = {"duplicate_window_s": 0} if action is resubmit else {"confirm": lambda _: None}
+        further: dict[str, Any] = {"duplicate_window_s": 0} if action is resubmit else {}
         await action(services.settings(queue), intent(action.__name__, dry_run=True), printed.output, **further)
         assert [one["sequenceNumber"] for one in printed.report()["done"]] == numbers
     assert services.dead(queue) == numbers
@@ -257,7 +257,13 @@ async def test_whatever_lies_there_is_shown_and_what_can_be_sent_keeps_its_prope
 ) -> None:
     """Messages as other clients make them: bodies, ids and properties of any type."""
     odd_id = uuid.uuid4()
-    properties = {"flag": True, "when": datetime(2026, 1, 31, tzinfo=UTC), "bytes": bytearray(b"\xff"), "none": None, "f": 1.5}
+    properties = {
+        "flag": True,
+        "when": datetime(2026, 1, 31, tzinfo=UTC),
+        "bytes": bytearray(b"\xff"),
+        "none": None,
+        "f": 1.5,
+    }
     value = AmqpAnnotatedMessage(
         value_body={"a": [1, None]},
         properties=AmqpMessageProperties(message_id=b"value", group_id="s1"),
@@ -304,6 +310,22 @@ def test_nobody_means_all_by_leaving_something_out(services: Services) -> None:
         done = CliRunner().invoke(app, ["dead-letter", *words], env=services.variables("queue"))
         assert done.exit_code == 2
         assert said in done.stderr
+
+
+@pytest.mark.slow
+async def test_a_purge_asks_on_a_terminal_and_can_be_interrupted_there(services: Services, queue: str) -> None:
+    numbers = await services.dead_letter(queue, commands("1", "2"))
+    words = ("dead-letter", "purge", "--all")
+    async with on_a_terminal(*words, variables=services.variables(queue)) as terminal:
+        await terminal.shows("Remove 2 dead letters for good? [y/N]")
+        assert services.azure.servicebus.engine.counts(f"{queue}/$DeadLetterQueue").locked == 0
+        terminal.type(b"n\n")
+        assert await terminal.ended() == 1
+    async with on_a_terminal(*words, variables=services.variables(queue)) as terminal:
+        await terminal.shows("for good? [y/N]")
+        terminal.send_signal(signal.SIGINT)
+        assert await terminal.ended() == 130
+    assert services.dead(queue) == numbers
 
 
 @pytest.mark.slow

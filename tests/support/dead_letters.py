@@ -48,6 +48,10 @@ class MemoryDeadLetters:
         self._order = list(given_out if given_out is not None else sorted(self.letters))
         self._batch_max = batch_max
 
+    @property
+    def name(self) -> str:
+        return "commands"
+
     async def peek(self, from_number: int, count_max: int) -> Sequence[Letter]:
         return [self.letters[number] for number in sorted(self.letters) if number >= from_number][:count_max]
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 import anyio
@@ -18,6 +18,7 @@ from brook_client.messages import command_message
 from emulator.app import Emulator
 from emulator.config import QueueConfig, ServiceBusConfig
 from schemas.commands import AppendCommand
+from tests.support.waiting import wait_until
 from tests.support.worker_process import ROOT
 from worker.configuration import PREFIX, variable
 from worker.redaction import Secret
@@ -181,3 +182,56 @@ async def running_command(*words: str, variables: dict[str, str]) -> AsyncIterat
                     process.kill()
                 await process.wait()
     await process.aclose()
+
+
+class Terminal:
+    """A command that sits at a terminal of its own."""
+
+    def __init__(self, process: anyio.abc.Process, descriptor: int) -> None:
+        self._process = process
+        self._descriptor = descriptor
+        self.text = ""
+
+    async def shows(self, text: str) -> None:
+        """Wait until it has printed this."""
+        await wait_until(lambda: text in self._read(), f"the terminal shows {text!r}", 60)
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._descriptor, keys)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    async def ended(self) -> int:
+        """Wait for its end; its exit code."""
+        with anyio.fail_after(30):
+            return await self._process.wait()
+
+    def _read(self) -> str:
+        with suppress(BlockingIOError, OSError):  # nothing there, or nobody at the other end
+            self.text += os.read(self._descriptor, 65_536).decode(errors="replace")
+        return self.text
+
+
+@asynccontextmanager
+async def on_a_terminal(*words: str, variables: dict[str, str]) -> AsyncIterator[Terminal]:
+    """Start a command as somebody does who sits at a terminal; at the end of the context it is gone."""
+    ours, theirs = os.openpty()
+    os.set_blocking(ours, False)
+    process = await anyio.open_process(
+        arguments(*words),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment(variables),
+    )
+    os.close(theirs)
+    try:
+        yield Terminal(process, ours)
+    finally:
+        with anyio.CancelScope(shield=True):
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+        os.close(ours)
+        await process.aclose()

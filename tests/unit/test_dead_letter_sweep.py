@@ -85,6 +85,13 @@ async def test_a_letter_that_somebody_else_holds_is_not_overtaken() -> None:
     assert kept(report)[3] == HELD_BACK
 
 
+async def test_where_order_does_not_count_nothing_is_held_back() -> None:
+    queue = MemoryDeadLetters(*map(letter, range(1, 4)))
+    queue.elsewhere = {1}
+    report = await sweep_of(queue, in_order=False).run()
+    assert (done(report), list(kept(report))) == ([2, 3], [1])
+
+
 async def test_a_letter_that_is_gone_holds_nothing_back() -> None:
     queue = MemoryDeadLetters(*map(letter, range(1, 4)))
     sweep = sweep_of(queue)
@@ -173,3 +180,5 @@ async def test_a_selection_takes_what_fits_all_that_is_given() -> None:
     assert await numbers(Selection(brook=brook, brook_sessions=sessions, reason="maxdeliverycountexceeded")) == [1]
     assert await numbers(Selection(session_id="order|7")) == [1, 3]
     assert await numbers(Selection(sequence_numbers=frozenset({4, 2, 9}))) == [2, 4]
+    del queue.letters[2]
+    assert await numbers(Selection(sequence_numbers=frozenset({2, 3}))) == [3], "each is taken once"

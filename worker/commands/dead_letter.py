@@ -54,12 +54,19 @@ class Output(NamedTuple):
     as_json: bool
 
 
+class Plan(NamedTuple):
+    """Letters that would be done, and kept; `more` says that there are more than the limit. Nothing is locked."""
+
+    report: Report
+    more: bool
+
+
 class _Work(NamedTuple):
-    """What is done with letters, which of them had better be kept, and who has to agree first."""
+    """What is done with letters, whether their order counts, and which of them had better be kept."""
 
     act: Act
+    in_order: bool
     objection: Callable[[Letter], str | None] = lambda _: None
-    confirm: Callable[[int], None] = lambda _: None
 
 
 async def list_letters(
@@ -114,39 +121,54 @@ async def resubmit(settings: Settings, intent: Intent, output: Output, *, duplic
     """
     window_s = await _duplicates_window_s(settings) if duplicate_window_s is None else duplicate_window_s
     async with dead_letter_queue(settings) as queue:
-        await _carry_out(settings, intent, output, queue, _Work(queue.send, partial(_objection, window_s)))
+        work = _Work(queue.send, in_order=True, objection=partial(_objection, window_s))
+        await _carry_out(queue, work, await _planned(queue, intent, work.objection), intent, output)
 
 
-async def purge(settings: Settings, intent: Intent, output: Output, *, confirm: Callable[[int], None]) -> None:
-    """Remove dead letters for good. `confirm` is given their number first, and raises where that is not wanted."""
+async def plan_purge(settings: Settings, intent: Intent) -> Plan:
+    """Which letters a purge would remove, to ask about them first."""
+    async with dead_letter_queue(settings) as queue:
+        return await _planned(queue, intent, lambda _: None)
+
+
+async def purge(settings: Settings, intent: Intent, output: Output, *, plan: Plan | None = None) -> None:
+    """Remove dead letters for good: those of `plan`, where somebody was asked about it, else those that are meant."""
 
     async def nothing(letters: Sequence[Letter]) -> Acted:
         return Acted(len(letters))
 
     async with dead_letter_queue(settings) as queue:
-        await _carry_out(settings, intent, output, queue, _Work(nothing, confirm=confirm))
+        work = _Work(nothing, in_order=False)
+        planned = plan or await _planned(queue, intent, work.objection)
+        await _carry_out(queue, work, planned, intent, output)
 
 
-async def _carry_out(settings: Settings, intent: Intent, output: Output, queue: DeadLetterQueue, work: _Work) -> None:
-    """Select, then sweep, and print the report however that ends."""
-    planned, more = await _planned(queue, intent, work.objection)
+async def _carry_out(queue: DeadLetterQueue, work: _Work, plan: Plan, intent: Intent, output: Output) -> None:
+    """Sweep as planned, and print the report however that ends."""
+    planned = plan.report
 
     def tell(report: Report) -> None:
         shown = ReportShown(
-            queue=settings.command_queue,
+            queue=queue.name,
             action=intent.action,
             dry_run=intent.dry_run,
             done=report.done,
             kept=report.kept,
-            more=more,
+            more=plan.more,
         )
         print_report(output.console, shown, as_json=output.as_json)
 
     report = planned
     if planned.done and not intent.dry_run:
-        work.confirm(len(planned.done))
         with _progress(output.errors, intent.action, len(planned.done)) as advance:
-            sweep = Sweep(queue, planned.done, work.act, objection=work.objection, on_decided=advance)
+            sweep = Sweep(
+                queue,
+                planned.done,
+                work.act,
+                objection=work.objection,
+                in_order=work.in_order,
+                on_decided=advance,
+            )
             report = sweep.report
             try:
                 await sweep.run()
@@ -159,22 +181,20 @@ async def _carry_out(settings: Settings, intent: Intent, output: Output, queue: 
         raise PartlyDoneError(f"{len(report.kept):,} dead letters were kept, see the reasons above")
 
 
-async def _planned(
-    queue: DeadLetterQueue, intent: Intent, objection: Callable[[Letter], str | None]
-) -> tuple[Report, bool]:
-    """Those that would be done, and those that would be kept, without any being locked; and whether there are more."""
+async def _planned(queue: DeadLetterQueue, intent: Intent, objection: Callable[[Letter], str | None]) -> Plan:
+    """Those that would be done, and those that would be kept, without any being locked."""
     report = Report(done=[], kept=[])
     blocked: set[str | None] = set()
     async for letter in selected(queue, intent.selection):
         if intent.limit in (len(report.done), len(report.kept)):
-            return report, True
+            return Plan(report, more=True)
         why = HELD_BACK if letter.session_id in blocked else objection(letter)
         if why is None:
             report.done.append(named(letter))
         else:
             blocked.add(letter.session_id)
             report.kept.append(Kept(**msgspec.structs.asdict(named(letter)), why=why))
-    return report, False
+    return Plan(report, more=False)
 
 
 async def _duplicates_window_s(settings: Settings) -> float:

@@ -1,5 +1,7 @@
 """The options of `brook-worker dead-letter`."""
 
+import signal
+import sys
 from functools import partial
 from typing import Annotated
 
@@ -120,23 +122,33 @@ def purge(
     as_json: JsonOption = False,
 ) -> None:
     """Remove dead letters for good. Asks first, unless --yes is given."""
-    from worker.commands.dead_letter import Intent, Output, purge  # noqa: PLC0415
+    from worker.commands.dead_letter import Intent, Output, plan_purge, purge  # noqa: PLC0415
 
     errors = Console(stderr=True)
-
-    def confirm(count: int) -> None:
-        if yes:
-            return
-        if not errors.is_terminal:
-            raise UsageError(f"{count:,} dead letters would be gone for good: give --yes, as nobody can be asked here")
-        if not typer.confirm(f"Remove {count:,} dead letters for good?", err=True):
-            raise CommandError("nothing was removed")
-
     with reported():
         settings = settings_of(config)
         selection = _required(_selection(session, brook, reason, sequence_number), every=every)
         intent = Intent(action="purge", selection=selection, limit=limit, dry_run=dry_run)
-        run_interruptible(partial(purge, confirm=confirm), settings, intent, Output(Console(), errors, as_json))
+        plan = None
+        if not yes and not dry_run:
+            # Asked while no event loop runs: it would not hear a signal before the answer.
+            plan = run_interruptible(plan_purge, settings, intent)
+            _ask(len(plan.report.done), errors)
+        run_interruptible(partial(purge, plan=plan), settings, intent, Output(Console(), errors, as_json))
+
+
+def _ask(count: int, errors: Console) -> None:
+    """Raise unless somebody wants so many letters gone."""
+    if count == 0:
+        return
+    if not sys.stdin.isatty() or not errors.is_terminal:
+        raise UsageError(f"{count:,} dead letters would be gone for good: give --yes, as nobody can be asked here")
+    try:
+        wanted = typer.confirm(f"Remove {count:,} dead letters for good?", err=True)
+    except typer.Abort:  # at SIGINT, or where the terminal is closed
+        raise typer.Exit(128 + signal.SIGINT) from None
+    if not wanted:
+        raise CommandError("nothing was removed")
 
 
 def _selection(session: str | None, brook: str | None, reason: str | None, numbers: list[int] | None) -> Selection:

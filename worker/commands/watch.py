@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.live import Live
 
 from worker.commands.board import Board, QueueShown, queue_shown, rates, rendered, worker_shown
-from worker.operations.queues import FactsUnavailableError, oldest_age_s, queue_facts
+from worker.errors import WorkerError
+from worker.operations.queues import oldest_age_s, queue_facts
 from worker.operations.workers import Sample, Workers, reachable_workers
 from worker.sessions.base import BrokerError
 from worker.settings import Settings
@@ -55,11 +56,11 @@ async def look_at_queue(settings: Settings) -> QueueShown:
     facts = oldest_s = None
     try:
         (facts,) = await queue_facts(settings, [name])
-    except FactsUnavailableError as error:
+    except WorkerError as error:
         problems.append(f"counts: {error}")
     try:
         oldest_s = await oldest_age_s(settings, name)
-    except BrokerError as error:
+    except (BrokerError, WorkerError) as error:
         problems.append(f"oldest command: {error}")
     return queue_shown(name, facts, oldest_s, 0.0, problems)
 

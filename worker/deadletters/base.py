@@ -98,6 +98,11 @@ class DeadLetterQueue(Protocol):
     Any call may raise BrokerUnavailableError or BrokerRefusedError.
     """
 
+    @property
+    def name(self) -> str:
+        """The queue's name."""
+        ...
+
     async def peek(self, from_number: int, count_max: int) -> Sequence[Letter]:
         """Look at letters from a sequence number on, ascending, locked or not. None means that there are no more."""
         ...

@@ -62,7 +62,8 @@ async def selected(queue: DeadLetterQueue, selection: Selection, *, from_number:
     if selection.sequence_numbers:
         for number in sorted(selection.sequence_numbers):
             for letter in await queue.peek(number, 1):
-                if number >= from_number and selection.takes(letter):
+                # Where there is none of that number, the next one is shown.
+                if letter.sequence_number == number >= from_number and selection.takes(letter):
                     yield letter
         return
     number = from_number
@@ -95,19 +96,24 @@ class Sweep:
         act: Act,
         *,
         objection: Objection = lambda _: None,
+        in_order: bool = True,
         on_decided: Callable[[], None] = lambda: None,
         quiet_s: float = _QUIET_S,
     ) -> None:
-        """Do `targets`, which were peeked at before. `on_decided` is told of each one."""
+        """Do `targets`, which were peeked at before; each for itself where `in_order` is false.
+
+        `objection` is asked before each is done, `on_decided` is told after it.
+        """
         self._queue = queue
         self._act = act
         self._objection = objection
         self._on_decided = on_decided
         self._quiet_s = quiet_s
         self._left = {target.sequence_number: target for target in targets}
-        self._lanes: dict[str | None, deque[int]] = {}
+        self._in_order = in_order
+        self._lanes: dict[str | int | None, deque[int]] = {}
         for number in sorted(self._left):
-            self._lanes.setdefault(self._left[number].session_id, deque()).append(number)
+            self._lanes.setdefault(self._lane_of(self._left[number]), deque()).append(number)
         self._locked: dict[int, Letter] = {}
         self._passed: set[int] = set()
         self._held: list[Letter] = []
@@ -137,12 +143,16 @@ class Sweep:
                 return True
             if not self._sort_out(letters):
                 return False
-            for session_id in dict.fromkeys(letter.session_id for letter in letters):
-                if (lane := self._lanes.get(session_id)) is not None:
+            for key in dict.fromkeys(map(self._lane_of, letters)):
+                if (lane := self._lanes.get(key)) is not None:
                     # What is done with letters is shielded: between two sessions it can be interrupted.
                     await anyio.lowlevel.checkpoint()
                     await self._advance(lane)
         return True
+
+    def _lane_of(self, letter: Named | Letter) -> str | int | None:
+        """What must not overtake each other has one lane: the letters of a session, where order counts."""
+        return letter.session_id if self._in_order else letter.sequence_number
 
     def _sort_out(self, letters: Sequence[Letter]) -> bool:
         """Tell those that are meant from the others; False when the others begin to come round again."""

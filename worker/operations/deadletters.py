@@ -48,6 +48,11 @@ class ServiceBusDeadLetters:
         self._sender = sender
         self._queue = queue
 
+    @property
+    def name(self) -> str:
+        """The queue's name."""
+        return self._queue
+
     async def peek(self, from_number: int, count_max: int) -> Sequence[Letter]:
         """Look at letters from a number on, ascending."""
         # The client takes 0 for "where the last peek ended".
