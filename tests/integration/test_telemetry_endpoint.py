@@ -100,6 +100,21 @@ async def test_what_nobody_serves_is_told_so_and_does_no_harm() -> None:
         assert body.endswith(b"# EOF\n")
 
 
+async def test_several_who_ask_at_once_get_everything_each() -> None:
+    pages: list[bytes] = []
+    async with telling() as (there, _):
+
+        async def ask() -> None:
+            pages.append((await there.get("/metrics"))[2])
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(8):
+                tasks.start_soon(ask)
+    names = [{line.partition(b" ")[0] for line in page.splitlines()} for page in pages]
+    assert len(names[0]) > 100
+    assert names == [names[0]] * 8
+
+
 async def test_the_event_loop_is_watched() -> None:
     before = LOOP_DELAY.count()
     async with telling():

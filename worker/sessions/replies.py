@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from itertools import groupby
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import structlog
@@ -15,6 +15,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 from worker.sessions.base import BrokerUnavailableError, OutgoingReply
 from worker.sessions.servicebus import broker_error
 from worker.telemetry.instruments import REQUESTS, RETRIES
+from worker.telemetry.tracing import TRACE_NAMES, TRACE_PARENT
 
 log = structlog.get_logger()
 
@@ -150,13 +151,17 @@ async def _send_batches(sender: ServiceBusSender, replies: list[OutgoingReply], 
 
 
 def _message(reply: OutgoingReply) -> ServiceBusMessage:
+    properties: dict[Any, Any] = reply.properties
+    if TRACE_PARENT in properties:
+        # In bytes, as the client has its own: with its tracing on, it keeps what is there instead of adding another.
+        properties = {name.encode() if name in TRACE_NAMES else name: value for name, value in properties.items()}
     return ServiceBusMessage(
         reply.body,
         content_type=reply.content_type,
         message_id=reply.message_id,
         correlation_id=reply.correlation_id,
         session_id=reply.session_id,
-        application_properties=reply.properties,  # type: ignore[arg-type]  # dict is invariant; it is only read
+        application_properties=properties,
     )
 
 

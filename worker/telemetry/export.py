@@ -5,6 +5,7 @@ are put beside what it has collected instead, as the data points that it would h
 """
 
 import dataclasses
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -64,6 +65,7 @@ class Prometheus:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        self._lock = threading.Lock()
         self.reader: Final = _PrometheusReader(scope_info_enabled=False, registry=self._registry)
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
@@ -72,7 +74,8 @@ class Prometheus:
     def page(self, accept: str) -> tuple[bytes, str]:
         """The page and its content type, in the format that `accept` asks for."""
         encode, content_type = choose_encoder(accept)
-        return encode(self._registry), content_type
+        with self._lock:  # of two at once, the reader would give all to one and nothing to the other
+            return encode(self._registry), content_type
 
 
 def resource() -> Resource:

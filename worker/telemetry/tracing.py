@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 import anyio
 from opentelemetry import trace
@@ -34,6 +34,7 @@ from opentelemetry.util.types import AttributeValue
 
 TRACE_PARENT: Final = "traceparent"
 TRACE_STATE: Final = "tracestate"
+TRACE_NAMES: Final = frozenset({TRACE_PARENT, TRACE_STATE})
 
 _PARENT: Final = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _MEMBER: Final = r"[a-z0-9][a-z0-9_*/@-]{0,255}=[ -+\--<>-~]{0,255}[!-+\--<>-~]"
@@ -64,9 +65,7 @@ class Tracing:
         # A context with a trace state has no hash.
         distinct = {(context.trace_id, context.span_id): context for context in producers}
         links = [Link(context) for context in islice(distinct.values(), _LINKS_MAX)]
-        with self._tracer.start_as_current_span(
-            name, _ROOT, kind=SpanKind.CONSUMER, links=links, attributes=attributes
-        ) as span:
+        with self._current(name, _ROOT, kind=SpanKind.CONSUMER, links=links, attributes=attributes) as span:
             yield span
 
     @contextmanager
@@ -76,7 +75,7 @@ class Tracing:
         if not current.is_recording():
             yield current
             return
-        with self._tracer.start_as_current_span(name, kind=kind) as span:
+        with self._current(name, kind=kind) as span:
             yield span
 
     @contextmanager
@@ -84,7 +83,7 @@ class Tracing:
         """A span within one that has ended meanwhile, and linked to `others`."""
         links = [Link(context) for context in others]
         parent = trace.set_span_in_context(NonRecordingSpan(of), _ROOT)
-        with self._tracer.start_as_current_span(name, parent, links=links) as span:
+        with self._current(name, parent, links=links) as span:
             yield span
 
     def past_part(self, name: str, started_at_s: float) -> None:
@@ -99,6 +98,18 @@ class Tracing:
         return self._tracer.start_span(
             "append command", parent, kind=SpanKind.CONSUMER, links=links, start_time=wall_ns(started_at_s)
         )
+
+    @contextmanager
+    def _current(self, name: str, parent: Context | None = None, **options: Any) -> Iterator[Span]:
+        """Make a span the current one. What is raised ends it in error, by its type: its text may tell secrets."""
+        with self._tracer.start_as_current_span(
+            name, parent, record_exception=False, set_status_on_exception=False, **options
+        ) as span:
+            try:
+                yield span
+            except Exception as error:
+                failed(span, type(error).__name__)
+                raise
 
 
 tracing: Final = Tracing()
