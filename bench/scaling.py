@@ -50,6 +50,7 @@ SETTINGS: Final = {
 }
 
 _START_S: Final = 30.0
+_WIDTH: Final = 170
 _POLL_S: Final = 0.01
 _ASK_S: Final = 5.0
 
@@ -301,6 +302,8 @@ def main() -> int:
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
     )
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
     try:
         runs = anyio.run(measure_all, given.workers, console)
     except (WorkerFailedError, WrongOutcomeError) as error:
