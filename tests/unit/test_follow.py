@@ -1,16 +1,21 @@
 """Following a brook: each event once, in order, whole commands only, through outages."""
 
+import io
 from collections.abc import AsyncIterator, Sequence
 
 import anyio
 import pytest
+from rich.console import Console
+from typer.testing import CliRunner
 
 from schemas.events import RecordedEvent
 from schemas.keys import BrookKey
 from schemas.types import START, Position
 from tests.support.brooks import KEY, prepared
 from tests.support.waiting import wait_until
+from worker.cli import app
 from worker.commands.follow import Polling, Start, follow
+from worker.commands.read import write_lines
 from worker.handlers.append import AppendHandler
 from worker.handlers.brook import BrookState
 from worker.protocol.model import Limits
@@ -169,3 +174,30 @@ def test_pauses_grow_to_their_bound() -> None:
     assert pauses == sorted(pauses)
     assert pauses[1] == pytest.approx(0.3)
     assert pauses[-1] == 2.0
+
+
+async def test_lines_are_printed_as_they_come_and_cut_to_the_terminal() -> None:
+    store = GatedStore()
+    await append(store, 2)
+    out = io.StringIO()
+    events = store.read_forward(KEY)
+    assert await write_lines(events, Console(file=out, width=40)) == 2
+    lines = out.getvalue().splitlines()
+    assert [line.split()[0] for line in lines] == ["0", "1"]
+    assert all(len(line) <= 40 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--from", "-1"], "is no position"),
+        (["--from", "new", "--follow"], "is no position"),
+        (["--from", "end"], "--from end: there is nothing after the end"),
+        (["--follow", "--backward"], "--follow goes forward"),
+        (["--follow", "--interval", "0"], "--interval"),
+    ],
+)
+def test_options_that_make_no_sense_together_are_wrong_usage(words: list[str], said: str) -> None:
+    done = CliRunner().invoke(app, ["read", "order|1", *words], env={"COLUMNS": "200"})
+    assert done.exit_code == 2
+    assert said in done.stderr
