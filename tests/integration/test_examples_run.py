@@ -196,7 +196,7 @@ async def test_the_projection_shows_what_is_committed_and_nothing_past_the_head(
 
 async def test_a_projection_killed_again_and_again_counts_each_event_once(place: Place, tmp_path: Path) -> None:
     path = tmp_path / "model.db"
-    keys = [BrookKey("killed", str(number)) for number in range(20)]
+    keys = [BrookKey("killed", str(number)) for number in range(10)]
     follow = python("projection.py", "follow", str(path))
     async with place.client() as (client, replies), anyio.create_task_group() as tasks:
 
@@ -370,7 +370,7 @@ PARTS = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_character
 def test_session_ids_are_the_same_in_javascript_as_in_python(javascript: Path) -> None:
     sessions = NodeSessions(javascript)
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=150, deadline=None)
     @given(PARTS, PARTS, st.none() | st.integers(1, 100_000))
     def agree(name: str, entity_id: str, buckets: int | None) -> None:
         key = BrookKey(name, entity_id)
