@@ -48,7 +48,7 @@ IMPURE = frozenset(
 
 
 class Import(NamedTuple):
-    """One import as it is written. `lazy` when it stands in a function."""
+    """One import as it is written. `lazy` when it stands in a function, or under TYPE_CHECKING."""
 
     module: str
     line: int
@@ -58,8 +58,13 @@ class Import(NamedTuple):
 def imports(source: str, module: str = "", *, is_package: bool = False) -> Iterator[Import]:
     """Every import of a module, relative ones made absolute; `from a import b` counts as `a.b` too."""
     tree = ast.parse(source)
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    lazy = {id(inner) for function in functions for inner in ast.walk(function)}
+    later = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        or (isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING")
+    ]
+    lazy = {id(inner) for node in later for inner in ast.walk(node)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for name in node.names:
@@ -186,6 +191,27 @@ def test_the_azure_sdks_are_used_in_the_adapters_alone() -> None:
 @pytest.mark.parametrize("adapter", AZURE_ADAPTERS)
 def test_every_module_that_may_use_the_azure_sdks_does(adapter: str) -> None:
     assert offences((adapter,), never=("azure",)) != [], "take it off the list"
+
+
+def test_decisions_and_ports_know_nothing_of_opentelemetry() -> None:
+    """Metrics are plain numbers wherever they are recorded; spans are made where commands are told of, or sent."""
+    spans = ("worker.telemetry", "worker.sessions.outcomes", "worker.logs")
+    assert offences(("worker", "schemas"), never=("opentelemetry",), but=spans) == []
+    plain = tuple(f"worker.telemetry.{name}" for name in ("kinds", "instruments", "stages", "scaling", "health"))
+    assert offences(plain, never=("opentelemetry", "prometheus_client", "azure", "anyio")) == []
+
+
+def test_the_opentelemetry_sdk_is_needed_only_where_something_is_exported() -> None:
+    exporting = ("worker.telemetry.export", "worker.telemetry.endpoint")
+    sdk = ("opentelemetry.sdk", "opentelemetry.exporter", "worker.telemetry.export")
+    offending = {
+        f"{name}:{found.line}"
+        for name in MODULES
+        if within(name, "worker", "brook_client") and not within(name, *exporting)
+        for found in IMPORTS[name]
+        if within(found.module, *sdk) and not found.lazy
+    }
+    assert offending == set()
 
 
 def test_the_embedded_services_know_neither_the_worker_nor_the_sdks_they_serve() -> None:
