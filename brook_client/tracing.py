@@ -51,9 +51,11 @@ def context_of(facts: Mapping[str, object]) -> Context:
 def append_span(command: Command, queue: str) -> Iterator[Span]:
     """A span from sending a command to its reply. What is raised meanwhile ends it in error.
 
-    Never the data of a command: names and ids only.
+    Never the data of a command, nor the text of an error: names, ids and types only.
     """
-    with _TRACER.start_as_current_span("append", kind=SpanKind.CLIENT) as span:
+    with _TRACER.start_as_current_span(
+        "append", kind=SpanKind.CLIENT, record_exception=False, set_status_on_exception=False
+    ) as span:
         if span.is_recording():
             span.set_attributes(
                 {
@@ -64,7 +66,12 @@ def append_span(command: Command, queue: str) -> Iterator[Span]:
                     "brook.events": event_count(command),
                 }
             )
-        yield span
+        try:
+            yield span
+        except Exception as error:
+            span.set_attribute("error.type", type(error).__name__)
+            span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+            raise
 
 
 def note_outcome(span: Span, reply: Reply) -> None:
