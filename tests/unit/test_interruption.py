@@ -100,3 +100,26 @@ def test_a_result_and_an_error_pass_through() -> None:
     with pytest.raises(ExceptionGroup) as raised:
         run_interruptible(fail)
     assert raised.group_contains(CommandError, match="no")
+
+
+def test_a_reader_that_goes_away_ends_it_without_a_word() -> None:
+    """As `brook-worker read … | head` does."""
+    endless = (
+        "import anyio, rich.console\n"
+        "from worker.commands.interruption import run_interruptible\n"
+        "async def work():\n"
+        "    console = rich.console.Console()\n"
+        "    while True:\n"
+        "        console.out('x' * 1000)\n"
+        "        await anyio.sleep(0)\n"
+        "run_interruptible(work)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", endless], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process:
+        assert process.stdout.read(10) == "x" * 10
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(timeout=30)) == ("", 1)

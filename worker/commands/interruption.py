@@ -31,6 +31,7 @@ def run_interruptible(function: Callable[..., Awaitable[ResultT]], *args: Any) -
 async def _run(function: Callable[..., Awaitable[ResultT]], args: tuple[Any, ...]) -> ResultT:
     results: list[ResultT] = []
     received: list[int] = []
+    exits: list[SystemExit] = []
 
     async def watch() -> None:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -40,13 +41,18 @@ async def _run(function: Callable[..., Awaitable[ResultT]], args: tuple[Any, ...
         work.cancel()
 
     async def run() -> None:
-        results.append(await function(*args))
+        try:
+            results.append(await function(*args))
+        except SystemExit as exit_:  # rich, when whoever reads our output has gone: no bug, so no traceback
+            exits.append(exit_)
         work.cancel()
 
     with anyio.CancelScope() as work:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watch)
             tasks.start_soon(run)
+    if exits:
+        raise exits[0]
     if results:
         return results[0]
     raise InterruptedBySignalError(received[0])
