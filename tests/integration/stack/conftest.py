@@ -50,11 +50,14 @@ def containers(chosen_stack: Choice) -> Iterator[Connections | None]:
         return
     from tests.support.stacks.containers import running_containers  # noqa: PLC0415 - other stacks need no Docker
 
+    problem = ""
     try:
         with running_containers() as connections:
             yield connections
     except StackError as error:
-        pytest.fail(str(error), pytrace=False)
+        problem = str(error)
+    if problem:  # told without all that led to it
+        pytest.fail(problem, pytrace=False)
 
 
 @pytest.fixture(scope="session")
