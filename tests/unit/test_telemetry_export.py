@@ -2,17 +2,20 @@
 
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.metrics.export import MetricsData
 from prometheus_client.parser import text_string_to_metric_families
 
 from worker.errors import StartError
-from worker.telemetry.export import Exports, Prometheus, otlp_metrics, otlp_traces, resource
+from worker.telemetry.export import Exports, Prometheus, metrics_beside, otlp_metrics, otlp_traces, resource
 from worker.telemetry.instruments import COMMANDS, INSTRUMENTS, LEASE_WAIT
 from worker.telemetry.kinds import Histogram
 
@@ -69,6 +72,26 @@ def test_the_open_metrics_format_is_given_to_who_asks_for_it(prometheus: Prometh
     body, content_type = prometheus.page("application/openmetrics-text; version=1.0.0")
     assert content_type.startswith("application/openmetrics-text")
     assert body.decode().endswith("# EOF\n")
+
+
+def test_pages_are_made_one_at_a_time_whoever_asks_for_them(
+    prometheus: Prometheus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    making: list[int] = []
+    most: list[int] = []
+
+    def slowly(collected: MetricsData) -> MetricsData:
+        making.append(1)
+        most.append(len(making))
+        time.sleep(0.01)  # as long as a page with many series takes
+        making.pop()
+        return metrics_beside(collected)
+
+    monkeypatch.setattr("worker.telemetry.export.metrics_beside", slowly)
+    with ThreadPoolExecutor(8) as threads:
+        pages = list(threads.map(lambda _: prometheus.page("")[0], range(8)))
+    assert max(most) == 1
+    assert all(b"brook_worker_commands_total" in one for one in pages)
 
 
 def test_one_worker_after_another_may_export_in_a_process() -> None:
