@@ -25,6 +25,7 @@ from tests.support.page_shell import SHELLS, command_text, commands
 from tests.support.pages import ROOT, Block, blocks, pages, prose
 from worker.cli import app
 from worker.configuration import FILE_VARIABLE, PREFIX, load_settings, variable
+from worker.errors import SettingsError
 from worker.settings import Settings
 
 BLOCKS = [block for page in pages() for block in blocks(page)]
@@ -221,3 +222,28 @@ def test_targets_and_paths_that_a_page_names_in_code_are_there(page: Path) -> No
     folders = "bench|brook_client|deploy|docs|emulator|examples|schemas|tests|worker"
     for path in re.findall(rf"`((?:{folders})/[\w./-]*[\w/])`", text):
         assert (ROOT / path).exists(), f"{page}: `{path}` is not there"
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("sh", "brook-worker nonsense"),
+        ("sh", "brook-worker read 'a|b' --nonsense"),
+        ("sh", "brook-worker send"),
+        ("sh", "brook-worker run --processes many"),
+        ("sh", "true && make nonsense"),
+        ("sh", "python -m nonsense"),
+        ("sh", "echo 'open"),
+        ("toml", "lease_duration_s = 5"),
+        ("toml", "lease_duration_s = 30\nnonsense = 1"),
+        ("json", '{"commandId": "c", "brook": {"name": "a", "entityId": "b"}, "expected": "any", "event": []}'),
+        ("json", '{"outcome": "nonsense"}'),
+        ("json", "{'a': 1}"),
+        ("yaml", "a: [b"),
+    ],
+)
+def test_what_is_wrong_is_found(language: str, text: str, tmp_path: Path) -> None:
+    block = Block(ROOT / "README.md", 1, language, f"{text}\n", ())
+    check = DATA.get(language, lambda block, _: test_shell_can_be_read_and_its_commands_exist(block))
+    with pytest.raises((AssertionError, pytest.fail.Exception, ValueError, SettingsError, yaml.YAMLError)):
+        check(block, tmp_path)
