@@ -382,9 +382,12 @@ async def test_reading_takes_no_longer_than_it_may(monkeypatch: pytest.MonkeyPat
         await resolved(Slow(), sent)
 
 
-async def test_reading_many_events_gives_way_to_others() -> None:
+@pytest.mark.parametrize(
+    "inline", [command(events=1_000), command(events=tuple(event(data=b"x" * 300_000) for _ in range(12)))]
+)
+async def test_reading_many_events_or_large_ones_gives_way_to_others(inline: AppendCommand) -> None:
     """A lock or a lease may have to be renewed meanwhile."""
-    sent, content = claimed(AppendCommand(**_fields(command(events=1_000))))
+    sent, content = claimed(inline)
     turns = 0
 
     async def other() -> None:
@@ -395,19 +398,10 @@ async def test_reading_many_events_gives_way_to_others() -> None:
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(other)
-        await resolved(MemoryClaimStoreWith(content), sent)
+        found = await prepare_claimed(sent, io.BytesIO(content), TIME, Guards())
         tasks.cancel_scope.cancel()
+    assert isinstance(found, PreparedCommand)
     assert turns >= 10
-
-
-class MemoryClaimStoreWith(MemoryClaimStore):
-    def __init__(self, content: bytes) -> None:
-        super().__init__()
-        self.put("blob-1", content)
-
-
-def _fields(one: AppendCommand) -> dict[str, Any]:
-    return {name: getattr(one, name) for name in one.__struct_fields__}
 
 
 def test_a_claim_is_small_enough_for_any_message() -> None:

@@ -22,8 +22,10 @@ from worker.protocol.prepare import PreparedCommand
 FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
 """One event in the blob takes no more: six times the largest that can be stored, for text may be written as escapes."""
 
-_SLICE_EVENTS: Final = 100
-"""After so many events others get their turn: a lock or a lease may have to be renewed."""
+_SLICE_BYTES: Final = 200_000
+_EVENT_BYTES: Final = 2_000
+"""After so much others get their turn, for a lock or a lease may have to be renewed. Each event counts for its size and
+as much more."""
 
 Frame = tuple[int, bytes]
 """Where an event starts in the file, and the event."""
@@ -107,12 +109,15 @@ async def prepare_claimed(
     """
     claim = command.claim
     reading = _Reading(command, file, default_time, guards)
+    in_slice = 0
     try:
         for index, (start, frame) in enumerate(_frames(file, claim.encoding)):
             reading.take(index, start, frame)
             if len(reading.problems) == PROBLEMS_MAX:
                 break
-            if index % _SLICE_EVENTS == 0:
+            in_slice += len(frame) + _EVENT_BYTES
+            if in_slice >= _SLICE_BYTES:
+                in_slice = 0
                 await anyio.lowlevel.checkpoint()
     except _WrongContentError as error:
         return rejected(command.command_id, error.code, error.problem)
