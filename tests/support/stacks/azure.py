@@ -43,12 +43,21 @@ def new_prefix() -> str:
 async def azure_stack(folder: Path) -> AsyncIterator[Stack]:
     """A run on the accounts that BROOK_TEST_* name."""
     connections = connections_from()
+    async with (
+        ServiceBusAdministrationClient.from_connection_string(connections.servicebus_connection_string) as admin,
+        made_for_a_run(folder, connections, admin) as stack,
+    ):
+        yield stack
+
+
+@asynccontextmanager
+async def made_for_a_run(
+    folder: Path, connections: Connections, admin: ServiceBusAdministrationClient
+) -> AsyncIterator[Stack]:
+    """Entities with a prefix of their own, until the context ends."""
     prefix = new_prefix()
     traits = Traits(name="azure", settings=_SETTINGS, patience_s=_PATIENCE_S, shared_container="events", prefix=prefix)
-    async with (
-        opened_services(folder, connections) as services,
-        ServiceBusAdministrationClient.from_connection_string(connections.servicebus_connection_string) as admin,
-    ):
+    async with opened_services(folder, connections) as services:
         made = MadeEntities(admin)
         try:
             await made.make_shared(prefix)
