@@ -38,7 +38,14 @@ async def shared(site: Site) -> Place:
 
 @pytest.fixture(scope="module")
 async def running(shared: Place) -> AsyncIterator[WorkerProcess]:
-    async with shared.ready_worker(store_time_max_s="1", cosmos_timeout_s="1", lease_acquire_timeout_s="1") as it:
+    async with shared.ready_worker(
+        store_time_max_s="1",
+        cosmos_timeout_s="1",
+        lease_acquire_timeout_s="1",
+        # Tests that keep a session busy must not lose it while this machine has much else to do.
+        session_idle_s="2",
+        max_concurrent_sessions="16",
+    ) as it:
         yield it
 
 
