@@ -1,10 +1,14 @@
 """What a session server over in-memory references tells: outcomes, sessions, and that observing changes nothing."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
 
 from schemas.codec import encode_command
 from schemas.commands import AppendCommand
@@ -19,7 +23,7 @@ from worker.locking.memory import MemoryLeaseManager, MemoryLeaseService
 from worker.locking.options import LeaseOptions
 from worker.protocol.model import Limits
 from worker.protocol.prepare import PreparedCommand
-from worker.sessions.base import BrokerUnavailableError, CommandSession
+from worker.sessions.base import BrokerUnavailableError, CommandSession, OutgoingReply
 from worker.sessions.group import GroupProcessor
 from worker.sessions.intake import Intake
 from worker.sessions.memory import MemoryBroker, MemoryReplies
@@ -27,6 +31,7 @@ from worker.sessions.observed import ObservedLeases, ObservedReplies, ObservedSo
 from worker.sessions.serve import SessionOptions, SessionServer
 from worker.sessions.stopping import Stopping
 from worker.storage.memory import MemoryBrookStore
+from worker.telemetry.export import sampler
 from worker.telemetry.instruments import (
     ACCEPT_DURATION,
     COMMANDS,
@@ -42,6 +47,7 @@ from worker.telemetry.instruments import (
     STAGE_DURATION,
 )
 from worker.telemetry.scaling import ScalingSignal
+from worker.telemetry.tracing import properties_of, tracing
 
 pytestmark = pytest.mark.anyio
 
@@ -199,6 +205,56 @@ async def test_waits_for_leases_and_their_retries_are_told_by_how_they_end() -> 
             await wait_until(lambda count=count, waits=waits: LEASE_WAIT.count(count) > waits, f"{count} is told")
         if count == "unavailable":
             assert RETRIES.get("blob", "unavailable") > retries
+
+
+@pytest.fixture
+def spans() -> Iterator[InMemorySpanExporter]:
+    """Every group is recorded."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(sampler=sampler(1.0))
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracing.install(provider)
+    yield exporter
+    tracing.install(None)
+    provider.shutdown()
+
+
+async def test_a_command_whose_producer_does_not_trace_is_a_part_of_its_recorded_group(
+    spans: InMemorySpanExporter,
+) -> None:
+    world = World()
+    world.send(command())
+    await world.settled()
+    found = {span.name: span for span in spans.get_finished_spans()}
+    one, group = found["append command"], found["append group"]
+    assert one.parent == group.get_span_context()
+    assert not one.links, "its group is its parent already"
+    (reply,) = world.replies.sent
+    context = one.get_span_context()
+    assert context is not None
+    assert reply.properties.items() >= properties_of(context).items()
+
+
+async def test_a_session_that_is_lost_before_its_commands_are_settled_ends_their_spans_in_error(
+    spans: InMemorySpanExporter,
+) -> None:
+    world = World()
+    one = command()
+    world.send(one)
+    settled = world.replies.send
+
+    async def lose(replies: Sequence[OutgoingReply]) -> None:
+        await settled(replies)
+        if len(world.replies.sent) == 1:
+            world.broker.take_lock(session_id_for(one.brook))
+
+    world.replies.send = lose  # type: ignore[method-assign]  # the moment in which a lock may be lost
+    async with grows(lambda: COMMANDS.get("appended", "repeated")):
+        await world.settled()
+    first, second = [span for span in spans.get_finished_spans() if span.name == "append command"]
+    assert (first.status.status_code, first.status.description) == (StatusCode.ERROR, "SessionLostError")
+    assert second.status.status_code is StatusCode.UNSET
+    assert (second.attributes or {})["brook.attempt"] == "repeated"
 
 
 async def test_every_stage_and_each_request_to_the_broker_is_told() -> None:

@@ -76,6 +76,13 @@ def test_a_state_that_is_none_is_left_out_without_a_word(state: str, caplog: pyt
     assert caplog.records == []
 
 
+@pytest.mark.parametrize(("came", "goes"), [("00", "00"), ("01", "01"), ("03", "03"), ("ff", "03"), ("fc", "00")])
+def test_flags_that_are_not_known_are_not_handed_on(came: str, goes: str) -> None:
+    context = context_of(PARENT[:-2] + came)
+    assert context is not None
+    assert properties_of(context)["traceparent"] == PARENT[:-2] + goes
+
+
 def test_nothing_is_written_of_no_context() -> None:
     assert properties_of(INVALID_SPAN.get_span_context()) == {}
 

@@ -156,13 +156,14 @@ REQUESTS: Final = Counter(
             "renew",
             "release",
             "create",
+            "delete",
             "accept",
             "send",
             "settle",
         ),
         "outcome": ("ok", *_REASONS),
     },
-    description="Requests sent, each try for itself. `create` makes a lease's blob; `accept` waits for a session.",
+    description="Requests sent, each try for itself. `create` makes a lease's blob; of claims, `read` and `delete`.",
 )
 REQUEST_DURATION: Final = Histogram(
     "brook.worker.request.duration",

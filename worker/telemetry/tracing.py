@@ -41,6 +41,8 @@ _MEMBER: Final = r"[a-z0-9][a-z0-9_*/@-]{0,255}=[ -+\--<>-~]{0,255}[!-+\--<>-~]"
 _STATE: Final = re.compile(rf"{_MEMBER}(,{_MEMBER}){{0,31}}")
 """Looked at before OpenTelemetry does, which logs a warning for each message that it does not like."""
 _STATE_LENGTH_MAX: Final = 512
+_FLAGS: Final = 0b11
+"""Sampled, and random. What other flags mean is not known, and they are not handed on."""
 _LINKS_MAX: Final = 128
 """What an SDK keeps by default."""
 
@@ -124,7 +126,7 @@ def context_of(parent: str | None, state: str | None = None) -> SpanContext | No
     if parent is None or (found := _PARENT.fullmatch(parent)) is None or (found[1] == "00" and found[5]):
         return None
     known = TraceState.from_header([state]) if state and _is_state(state) else None
-    return SpanContext(int(found[2], 16), int(found[3], 16), True, TraceFlags(int(found[4], 16) & 1), known)
+    return SpanContext(int(found[2], 16), int(found[3], 16), True, TraceFlags(int(found[4], 16) & _FLAGS), known)
 
 
 def properties_of(context: SpanContext) -> dict[str, str]:

@@ -18,6 +18,7 @@ _QUERY: Final = "x-ms-documentdb-isquery"
 _LEASE_ACTION: Final = "x-ms-lease-action"
 _OTHER: Final = "other"
 
+_BY_METHOD: Final = {"PUT": "create", "DELETE": "delete"}
 _BY_STATUS: Final = {
     207: "conflict",  # the batch was refused for one of its operations
     404: "missing",
@@ -91,7 +92,7 @@ def _operation_of(service: str, request: Any) -> str:
     """The table's name for what a request does."""
     headers = request.headers
     if service == "blob":
-        return str(headers.get(_LEASE_ACTION) or ("create" if request.method == "PUT" else "read"))
+        return str(headers.get(_LEASE_ACTION) or _BY_METHOD.get(request.method, "read"))
     if _BATCH in headers:
         return "batch"
     return "query" if _QUERY in headers else "read"

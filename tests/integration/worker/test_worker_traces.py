@@ -157,7 +157,7 @@ async def test_a_trace_goes_from_the_producer_through_the_worker_to_the_reader_o
     ours, theirs = context_of(span), producer.get_span_context()
     assert span.parent is not None
     assert (span.parent.span_id, ours.trace_id) == (theirs.span_id, theirs.trace_id)
-    assert reply.facts["traceparent"] == f"00-{ours.trace_id:032x}-{ours.span_id:016x}-01"
+    assert reply.facts["traceparent"] == f"00-{ours.trace_id:032x}-{ours.span_id:016x}-{ours.trace_flags:02x}"
     assert span.kind is SpanKind.CONSUMER
     assert (
         dict(span.attributes or {}).items()
@@ -206,6 +206,17 @@ async def test_what_the_producer_does_not_record_is_not_recorded_and_its_context
     assert found[ids[0]]["traceparent"] == UNSAMPLED
     assert "traceparent" not in found[ids[1]]
     assert spans.all() == []
+
+
+async def test_older_clients_carry_the_context_under_another_name(shared: Place, key: BrookKey, spans: Spans) -> None:
+    one = command(command_id=f"older-{key}", key=key)
+    message = command_message(one, reply_to=shared.reply_queue, reply_session_id="traces")
+    message.application_properties = {"Diagnostic-Id": SAMPLED}
+    await send(shared, [message])
+    found = await replied(shared, [one.command_id])
+    (span,) = await spans.finished("append command")
+    assert f"{context_of(span).trace_id:032x}" == TRACE
+    assert str(found[one.command_id]["traceparent"]).startswith(f"00-{TRACE}-")
 
 
 async def test_without_tracing_in_the_worker_the_producers_context_goes_on(shared: Place, key: BrookKey) -> None:
