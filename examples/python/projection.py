@@ -189,14 +189,19 @@ def heads(documents: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """The brooks whose heads are among the documents of a page, with their positions."""
     found: dict[str, int] = {}
     for document in documents:
-        if document.get("type") == "head" and document["position"] >= 0:
-            brook = document["brookPartitionKey"]
-            try:
-                BrookKey.parse(brook)
-            except InvalidBrookKeyError as error:
-                sys.stderr.write(f"passed over: {error}\n")
-                continue
-            found[brook] = document["position"]
+        if document.get("type") != "head":
+            continue
+        brook, position = document.get("brookPartitionKey"), document.get("position")
+        try:
+            BrookKey.parse(str(brook))
+        except InvalidBrookKeyError as error:
+            sys.stderr.write(f"passed over, for it is no brook: {error}\n")
+            continue
+        if not isinstance(position, int):
+            sys.stderr.write(f"passed over: the head of {brook} has the position {position!r}\n")
+            continue
+        if position >= 0:
+            found[str(brook)] = position
     return found
 
 

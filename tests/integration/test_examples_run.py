@@ -283,6 +283,21 @@ async def test_a_replica_that_is_behind_is_read_again_before_the_feed_goes_on(
         assert model.next_position("orders|2") == 1, "what could be read was taken over"
 
 
+def test_a_document_that_is_no_head_of_a_brook_is_passed_over_and_told(capsys: pytest.CaptureFixture[str]) -> None:
+    good = {"type": "head", "brookPartitionKey": "orders|1", "position": 4}
+    documents = [
+        {"id": "x"},
+        {"type": "event", "brookPartitionKey": "orders|2", "position": 9},
+        {"type": "head"},
+        good | {"brookPartitionKey": "no key"},
+        good | {"brookPartitionKey": "orders|3", "position": "many"},
+        good | {"brookPartitionKey": "orders|4", "position": -1},
+        good,
+    ]
+    assert loaded("projection").heads(documents) == {"orders|1": 4}
+    assert capsys.readouterr().err.count("passed over") == 3
+
+
 # --- JavaScript ---
 
 
