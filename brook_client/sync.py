@@ -157,11 +157,12 @@ class BrookClient:
 
     def _call(self, act: Callable[[], Awaitable[_T]]) -> _T:
         """Do something on the event loop's thread and wait for it."""
-        if self._portal is None:
+        portal = self._portal  # another thread may close the client at any moment
+        if portal is None:
             raise BrookClientError(_NOT_OPEN)
         try:
-            future = self._portal.start_task_soon(act)
-        except RuntimeError as error:  # another thread closes the client at this moment
+            future = portal.start_task_soon(act)
+        except RuntimeError as error:
             raise BrookClientError(_NOT_OPEN) from error
         try:
             return future.result()
