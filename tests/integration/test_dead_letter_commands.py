@@ -15,7 +15,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from emulator.config import QueueConfig
-from emulator.faults import Answer, Rule
+from emulator.faults import Answer, ApplyThenDrop, Rule
 from schemas.codec import JSON, encode_command
 from schemas.commands import AppendCommand
 from schemas.keys import BrookKey, session_id_for
@@ -30,7 +30,7 @@ from worker.sessions.base import RESUBMITTED
 
 pytestmark = pytest.mark.anyio
 
-QUEUES = 12
+QUEUES = 16
 WINDOW_S = 600.0
 DETECTING = "detecting"
 
@@ -191,6 +191,28 @@ async def test_killed_between_send_and_removal_nothing_is_lost_and_it_may_be_run
     assert [one.message_id for one in await services.received(queue, "order|1")] == [
         one.command_id for one in (*sent, *sent)
     ]
+
+
+@pytest.mark.slow
+async def test_answers_that_are_lost_make_no_gap_and_no_other_order(services: Services, queue: str) -> None:
+    """A send and a removal that took effect, though the connection broke before their answers came."""
+    sent = commands("1", "2", "1", "2", "1")
+    await services.dead_letter(queue, sent)
+    faults = services.azure.faults
+    for operation, entity, skip in (("send", queue, 1), ("settle", f"{queue}/$DeadLetterQueue", 2)):
+        where = {"entity": entity}
+        faults.add(
+            Rule(service="servicebus", operation=operation, where=where, effect=ApplyThenDrop(), skip=skip, times=1)
+        )
+    # As a process: the client leaves the connections open that broke.
+    done = await brook_worker("dead-letter", "resubmit", "--all", "--json", variables=services.variables(queue))
+    faults.clear()
+    report = done.json()
+    assert (done.code, len(report["done"]), report["kept"]) == (0, 5, [])
+    assert services.dead(queue) == []
+    for brook, expected in (("1", [0, 2, 4]), ("2", [1, 3])):
+        waiting = [one.message_id for one in await services.received(queue, f"order|{brook}")]
+        assert list(dict.fromkeys(waiting)) == [sent[place].command_id for place in expected]
 
 
 async def test_a_broker_that_goes_away_ends_it_with_a_report(services: Services, queue: str) -> None:

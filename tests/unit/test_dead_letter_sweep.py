@@ -118,6 +118,20 @@ async def test_a_lock_lost_between_send_and_removal_loses_nothing() -> None:
     assert 1 in queue.letters, "it is there to be sent again, which is safe"
 
 
+async def test_a_removal_whose_answer_was_lost_counts_as_done() -> None:
+    """The client tries again, and is told that the lock is lost, as there is nothing to lock any more."""
+    queue = MemoryDeadLetters(letter(1), letter(2))
+    remove = queue.remove
+
+    async def twice(one: Letter) -> None:
+        await remove(one)
+        await remove(one)
+
+    queue.remove = twice  # type: ignore[method-assign]
+    report = await sweep_of(queue).run()
+    assert (done(report), report.kept) == ([1, 2], [])
+
+
 async def test_a_broker_that_fails_ends_it_and_everything_is_accounted_for() -> None:
     letters = [letter(number, f"order|{number}") for number in range(1, 6)]
     queue = MemoryDeadLetters(*letters, batch_max=1)

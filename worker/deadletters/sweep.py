@@ -204,15 +204,27 @@ class Sweep:
 
     async def _remove(self, letter: Letter) -> None:
         try:
+            if not await self._is_removed(letter):
+                self._keep(named(letter), "done, but its lock was lost before it was removed; doing it again is safe")
+                return
+        except BrokerError as error:
+            self._keep(named(letter), f"done, but maybe not removed, and doing it again is safe: {error}")
+            raise
+        self.report.done.append(self._left.pop(letter.sequence_number))
+        self._on_decided()
+
+    async def _is_removed(self, letter: Letter) -> bool:
+        """Remove it; false where its lock was lost and it is there still."""
+        try:
             await self._queue.remove(letter)
         except LockLostError:
-            self._keep(named(letter), "done, but its lock was lost before it was removed; doing it again is safe")
-        except BrokerError as error:
-            self._keep(named(letter), f"done, but not removed, and doing it again is safe: {error}")
-            raise
-        else:
-            self.report.done.append(self._left.pop(letter.sequence_number))
-            self._on_decided()
+            # So it looks, too, when the answer to the first try was lost and the client has tried again.
+            return not await self._is_there(letter.sequence_number)
+        return True
+
+    async def _is_there(self, number: int) -> bool:
+        found = await self._queue.peek(number, 1)
+        return bool(found) and found[0].sequence_number == number
 
     def _block(self, lane: deque[int], letters: Sequence[Letter], why: str) -> None:
         """Keep the first of `letters`, and with it all that is behind it in its session."""
@@ -231,8 +243,7 @@ class Sweep:
         for lane in self._lanes.values():
             while lane:
                 number = lane.popleft()
-                there = await self._queue.peek(number, 1)
-                if there and there[0].sequence_number == number:
+                if await self._is_there(number):
                     self._keep(self._left[number], _ELSEWHERE)
                     self._block(lane, [], HELD_BACK)
                 else:
