@@ -105,9 +105,9 @@ A line of the log that belongs to a span has its `trace_id` and `span_id`.
 
 ## What it costs
 
-Recording is a few additions for each group; `python -m bench.telemetry` measures it. On the machine of
-[performance.md](performance.md), metrics added less than 5 µs of processor time to a command of a full group and 35
-µs to one alone; with every command recorded in a trace, 50 µs and 320 µs. Handing a context on costs 3 µs a reply.
+Recording is a few additions for each group. `python -m bench.telemetry` measures it: metrics add 1 µs of processor time
+to a command of a full group and 20 µs to one alone; with every command recorded in a trace, 25 µs and 140 µs. Handing a
+context on costs the client 3 µs a reply besides.
 
 This page is generated: `python -m worker.telemetry.page > docs/telemetry.md`.
 """
