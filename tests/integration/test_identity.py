@@ -12,6 +12,10 @@ from typing import Any, Final, Self
 import anyio
 import pytest
 from azure.core.credentials import AccessToken
+from azure.core.exceptions import ClientAuthenticationError
+from azure.cosmos.aio import CosmosClient
+from azure.servicebus.aio import ServiceBusClient
+from azure.storage.blob.aio import BlobServiceClient
 
 from brook_client.client import BrookClient
 from brook_client.connect import with_credential
@@ -23,7 +27,16 @@ from tests.support.identity import IDENTITY_SECRET, SecureSite, secure_site
 from tests.support.site import QUICK
 from tests.support.worker_process import ROOT, worker_process
 from worker.configuration import PREFIX, variable
+from worker.identity import TokenSource
+from worker.locking.base import LeaseMisconfiguredError, LeaseUnavailableError
+from worker.locking.blob import BlobLeaseManager
+from worker.locking.options import LeaseOptions
 from worker.provisioning.cosmos import container_properties
+from worker.sessions.base import BrokerUnavailableError
+from worker.sessions.servicebus import ServiceBusSessionSource
+from worker.storage.base import StoreUnavailableError
+from worker.storage.cosmos import CosmosBrookStore
+from worker.storage.retries import RetryOptions
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -46,9 +59,12 @@ class Credential:
 
     def __init__(self, site: SecureSite) -> None:
         self._site = site
+        self.failure: Exception | None = None
         self.closed = 0
 
     async def get_token(self, *scopes: str, **_: Any) -> AccessToken:
+        if self.failure is not None:
+            raise self.failure
         (scope,) = scopes
         now_s = time.time()
         token = self._site.identity.authority.issue(scope.removesuffix("/.default"), now_s=now_s)
@@ -118,6 +134,30 @@ async def test_the_client_id_reaches_the_place_that_gives_out_tokens(site: Secur
     code, _, err = await command(site, "provision", "--check", azure_client_id=client_id)
     assert code == 0, err
     assert {asked for _, asked in site.identity.asked if asked} == {client_id}
+
+
+async def test_an_outage_of_the_place_that_gives_out_tokens_is_an_outage_to_every_adapter(site: SecureSite) -> None:
+    """So that a worker pauses and goes on by itself: nothing is misconfigured, and no command is turned away."""
+    failing = Credential(site)
+    failing.failure = ClientAuthenticationError("the token service is down")
+    key = BrookKey("orders", "4")
+    async with (
+        TokenSource(failing, "managed") as source,
+        ServiceBusClient(site.settings()["servicebus_namespace"], source, use_tls=False, retry_total=0) as broker,
+        BlobServiceClient(site.azure.blob.endpoint, source, retry_total=0) as blobs,
+    ):
+        with pytest.raises(BrokerUnavailableError) as accept:
+            await ServiceBusSessionSource(broker, "brook-commands", accept_wait_s=1).accept()
+        with pytest.raises(LeaseUnavailableError) as lease:
+            await BlobLeaseManager(blobs, "brook-leases", LeaseOptions(acquire_timeout_s=0)).acquire("orders|4")
+        assert not isinstance(lease.value, LeaseMisconfiguredError)
+        cosmos = CosmosClient(site.azure.cosmos_endpoint, source)
+        container = cosmos.get_database_client("brooks").get_container_client("events")
+        with pytest.raises(StoreUnavailableError) as load:
+            await CosmosBrookStore(container, RetryOptions(attempts_max=1)).load(key)
+        await cosmos.close()
+    for caught in (accept, lease, load):
+        assert "azure_credential = managed gives no token" in str(caught.value.__cause__), "for this reason alone"
 
 
 async def test_an_account_that_the_tenant_does_not_know_is_asked_for_among_all_accounts(site: SecureSite) -> None:
