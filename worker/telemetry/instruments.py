@@ -10,7 +10,15 @@ from typing import Final
 from schemas.replies import RejectionCode
 from worker.telemetry.kinds import Counter, Gauge, Histogram, Instrument
 
-VERSION: Final = importlib.metadata.version("brook-worker")
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("brook-worker")
+    except importlib.metadata.PackageNotFoundError:  # run from its sources, without having been installed
+        return "unknown"
+
+
+VERSION: Final = _version()
 
 _LATENCY_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _REQUEST_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from worker.telemetry.instruments import INSTRUMENTS
+from worker.telemetry.instruments import INSTRUMENTS, VERSION
 from worker.telemetry.kinds import Instrument
 
 _INTRODUCTION: Final = """\
@@ -101,6 +101,8 @@ groups in which no producer has decided, `BROOK_WORKER_TRACE_SAMPLE_RATIO`. A wo
 a producer's context on to its reply, so that the trace is not cut in two. What is no context, whoever wrote it, is
 left out.
 
+Spans name sessions, command ids and outcomes, never data; of an error they tell the type alone.
+
 A line of the log that belongs to a span has its `trace_id` and `span_id`.
 
 ## What it costs
@@ -126,7 +128,8 @@ def _table() -> str:
 
 def _row(one: Instrument) -> str:
     attributes = "; ".join(
-        f"`{name}`: {', '.join(f'`{value}`' for value in values)}" for name, values in one.attributes.items()
+        f"`{name}`" if values == (VERSION,) else f"`{name}`: {', '.join(f'`{value}`' for value in values)}"
+        for name, values in one.attributes.items()
     )
     names = f"`{one.name}`<br>`{one.prometheus_name}`"
     return f"| {names} | {one.kind}, {one.unit} | {attributes or 'none'} | {one.description} |\n"

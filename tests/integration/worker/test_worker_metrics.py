@@ -18,7 +18,7 @@ from tests.support.site import Place, Replies, Site
 from tests.support.waiting import wait_until
 from tests.support.worker_process import WorkerProcess
 from worker.protocol.writes import Create
-from worker.telemetry.instruments import INSTRUMENTS
+from worker.telemetry.instruments import INSTRUMENTS, VERSION
 from worker.telemetry.kinds import Histogram, Instrument
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -150,7 +150,7 @@ async def test_what_is_in_hand_shows_while_it_is(there: Endpoint, shared: Place,
 
 
 async def test_what_the_worker_is_shows(there: Endpoint) -> None:
-    assert await there.value("brook_worker_info", version="0.1.0") == 1
+    assert await there.value("brook_worker_info", version=VERSION) == 1
     assert await there.value("brook_worker_start_time_seconds") > 1.7e9
     assert await there.value("brook_worker_state", state="running") == 1
     assert await there.value("brook_worker_state") == 1, "one state at a time"
