@@ -227,9 +227,15 @@ async def test_without_tracing_in_the_worker_the_producers_context_goes_on(share
     assert "traceparent" not in found[ids[1]]
 
 
-@pytest.mark.parametrize("parent", ["garbage", f"00-{'0' * 32}-{SPAN}-01", "é" * 55], ids=("text", "zeros", "foreign"))
-async def test_what_is_no_context_changes_nothing(shared: Place, key: BrookKey, spans: Spans, parent: str) -> None:
-    ids = await sent(shared, key, parent, state="=,=")
+@pytest.mark.parametrize(
+    ("parent", "state"),
+    [("garbage", "=,="), (f"00-{'0' * 32}-{SPAN}-01", "a=b"), ("é" * 55, None), (None, "é=é")],
+    ids=("text", "zeros", "foreign-parent", "foreign-state"),
+)
+async def test_what_is_no_context_changes_nothing(
+    shared: Place, key: BrookKey, spans: Spans, parent: str | None, state: str | None
+) -> None:
+    ids = await sent(shared, key, parent, state=state)
     found = await replied(shared, ids)
     assert "traceparent" not in found[ids[0]]
     assert spans.all() == []
