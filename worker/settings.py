@@ -206,7 +206,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 200
     command_lookup: Annotated[
         Literal["always", "redelivered"],
-        Meta(description="Commands looked up once the head has forgotten them: all, or only redelivered and resubmitted ones."),
+        Meta(
+            description="Commands looked up once the head has forgotten them: all, or those redelivered or resubmitted."
+        ),
     ] = "always"
     event_id_guard: Annotated[
         bool, Meta(description="Reject commands with an empty event id, or one that occurs twice in it.")

@@ -18,7 +18,8 @@ class Lookup(StrEnum):
 
     `ALWAYS`: every command, so that one that its producer sends again long after takes no second effect. Costs a
     query a group in brooks with more commands than a window holds. `REDELIVERED`: only those that the broker delivers
-    again, and all of a group whose write had an unknown outcome; for producers that never send a command again.
+    again or an operator resubmits, and all of a group whose write had an unknown outcome; for producers that never send
+    a command again.
     """
 
     REDELIVERED = "redelivered"
