@@ -323,6 +323,7 @@ async def test_whatever_lies_there_is_shown_and_what_can_be_sent_keeps_its_prope
     assert report["kept"][0]["why"].startswith("its body is not binary")
     (again,) = await services.received(queue, "s2")
     assert (again.message_id, b"".join(again.body)) == (str(odd_id), b"{}")
+    assert again.application_properties is not None
     assert again.application_properties[b"bytes"] == b"\xff"
     assert again.application_properties[b"when"] == first["properties"]["when"]
 
