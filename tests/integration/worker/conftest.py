@@ -1,7 +1,7 @@
 """One process with the embedded services for all tests of the worker as a process.
 
-These tests inject faults, which no other services can be told to have: they run here whatever `--stack` says. What can be
-seen from outside is tested on each stack, in `tests/integration/stack`.
+These tests inject faults, which no other services can be told to have: they run here whatever `--stack` says. What can
+be seen from outside is tested on each stack, in `tests/integration/stack`.
 """
 
 from collections.abc import AsyncIterator
