@@ -154,15 +154,15 @@ async def test_following_prints_new_events_through_an_outage_until_it_is_interru
                 lambda: services.azure.faults.requests["cosmos", "query"] > before + 2, "it looks at the head", 30
             )
             await append(store, key, events=250)
-            await wait_until(lambda: len(process.lines) == 250, "the new events are printed")
+            await wait_until(lambda: len(process.lines) == 250, "the new events are printed", 30)
             where = {"partition_key": partition_key(key)}
             out = services.azure.faults.add(
                 Rule(service="cosmos", operation="query", where=where, effect=Answer(status=503))
             )
-            await wait_until(lambda: "the store does not answer, trying on" in process.err, "the outage is told", 20)
+            await wait_until(lambda: "the store does not answer, trying on" in process.err, "the outage is told", 30)
             services.azure.faults.remove(out)
             await append(store, key, events=1)
-            await wait_until(lambda: len(process.lines) == 251, "what came meanwhile is printed")
+            await wait_until(lambda: len(process.lines) == 251, "what came meanwhile is printed", 30)
             process.send_signal(signal.SIGINT)
             assert await process.ended() == 0
         assert [row["position"] for row in process.json_lines()] == list(range(2, 253))

@@ -27,6 +27,7 @@ from worker.commands.dead_letter import Intent, Output, list_letters, purge, res
 from worker.commands.failures import CommandError, PartlyDoneError, UsageError
 from worker.deadletters.base import Selection
 from worker.sessions.base import RESUBMITTED
+from worker.sessions.servicebus import make_settleable
 
 pytestmark = pytest.mark.anyio
 
@@ -328,6 +329,30 @@ async def test_whatever_lies_there_is_shown_and_what_can_be_sent_keeps_its_prope
     assert again.application_properties[b"when"] == first["properties"]["when"]
 
 
+async def test_a_trace_context_that_the_client_cannot_read_keeps_no_letter_from_being_removed(
+    services: Services, queue: str
+) -> None:
+    (one,) = commands("traced")
+    message = ServiceBusMessage(
+        encode_command(one),
+        content_type=JSON,
+        message_id=one.command_id,
+        session_id="order|traced",
+        application_properties={"traceparent": "é", "tracestate": "é", "kept": "yes"},
+    )
+    async with services.broker.get_queue_sender(queue) as sender:
+        await sender.send_messages(message)
+    async with services.broker.get_queue_receiver(queue, session_id="order|traced") as receiver:
+        (received,) = await receiver.receive_messages(1, max_wait_time=5)
+        make_settleable(received)
+        await receiver.dead_letter_message(received, reason="test")
+    await resubmit(services.settings(queue), intent("resubmit"), Printed().output, duplicate_window_s=0)
+    assert services.dead(queue) == []
+    async with services.broker.get_queue_receiver(queue, session_id="order|traced") as receiver:
+        (again,) = await receiver.receive_messages(1, max_wait_time=5)
+        assert again.application_properties == {b"kept": b"yes", RESUBMITTED.encode(): 1}
+
+
 def test_nobody_means_all_by_leaving_something_out(services: Services) -> None:
     for words, said in ((["resubmit"], "say which"), (["purge", "--all", "--session", "s"], "--all does not go with")):
         done = CliRunner().invoke(app, ["dead-letter", *words], env=services.variables("queue"))
@@ -355,7 +380,7 @@ async def test_a_purge_asks_on_a_terminal_and_can_be_interrupted_there(services:
 async def test_an_interruption_is_told_with_what_was_done(services: Services, queue: str) -> None:
     numbers = await services.dead_letter(queue, commands("1", "2", "3"))
     held = services.azure.faults.add(
-        Rule(service="servicebus", operation="send", where={"entity": queue, "session_id": "order|2"}, latency_s=1.0)
+        Rule(service="servicebus", operation="send", where={"entity": queue, "session_id": "order|2"}, latency_s=2.0)
     )
     words = ("dead-letter", "resubmit", "--all", "--duplicate-window", "0", "--json")
     async with running_command(*words, variables=services.variables(queue)) as process:
