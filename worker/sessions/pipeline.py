@@ -25,6 +25,13 @@ _WAITING_GROUPS_MAX: Final = 2
 """With room for two, each receive may bring a whole group while another one waits, and none is made of remainders."""
 
 _FINISHING_GROUPS_MAX: Final = 2
+
+UNSETTLED_GROUPS_MAX: Final = _WAITING_GROUPS_MAX + 1 + 2 * _FINISHING_GROUPS_MAX
+"""No session holds more that is not settled: waiting, committing, waiting to finish, finishing."""
+
+_BODY_BYTES_ASSUMED: Final = 256 * 1024.0
+"""The size of a command of a session that gave none yet: what a message takes at most, but for the premium tier."""
+
 _AVERAGE_WEIGHT: Final = 0.2
 _STOP_LOOK_S: Final = 1.0
 """A receive is not cancelled, so it is kept short."""
@@ -39,8 +46,13 @@ class PipelineOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def unsettled_max(self) -> int:
-        """No session holds more deliveries that are not settled: waiting, committing, waiting to finish, finishing."""
-        return self.group_commands_max * (_WAITING_GROUPS_MAX + 1 + 2 * _FINISHING_GROUPS_MAX)
+        """No session holds more deliveries that are not settled."""
+        return self.group_commands_max * UNSETTLED_GROUPS_MAX
+
+    @property
+    def unsettled_bytes_max(self) -> int:
+        """No session holds more of them in bytes, as far as its commands are as large as those before them."""
+        return self.group_bytes_max * UNSETTLED_GROUPS_MAX
 
 
 class Pipeline:
@@ -66,7 +78,9 @@ class Pipeline:
         self._received = Backlog[Delivery](options.group_commands_max * _WAITING_GROUPS_MAX)
         self._decided = Backlog[Decided](options.group_commands_max * _FINISHING_GROUPS_MAX)
         self._conflicts = UnsettledConflicts(groups.remembered_max)
-        self._body_bytes = 0.0
+        self._body_bytes = _BODY_BYTES_ASSUMED
+        self._unsettled_bytes = 0
+        self._settled = anyio.Event()
 
     async def run(self) -> None:
         """Work on what `receive` brings until it ends. Raises, in a group, what a stage raised.
@@ -82,6 +96,8 @@ class Pipeline:
         while not stopping.is_set and self._may_stay():
             count_max = self._count_max()
             await self._received.room(least=count_max)
+            while self._unsettled_bytes > self._options.unsettled_bytes_max - self._options.group_bytes_max:
+                await self._settled.wait()
             deliveries = await self._receive_some(count_max, stopping)
             if not deliveries:
                 break
@@ -118,20 +134,26 @@ class Pipeline:
         while decided := await self._decided.take(self._options.group_commands_max * _FINISHING_GROUPS_MAX):
             await self._groups.finish(self._session, decided)
             self._conflicts.settled(len(decided))
+            self._unsettled_bytes -= sum(_size_bytes(one.delivery) for one in decided)
+            self._settled.set()
+            self._settled = anyio.Event()
             self._on_progress()
 
     async def _group_commands_max(self) -> int:
-        return min(self._options.group_commands_max, await self._conflicts.room())
+        return min(self._count_max(), await self._conflicts.room())
 
     def _count_max(self) -> int:
         """As many as a group takes, or as its bytes allow, by the average of those received last."""
-        if not self._body_bytes:
-            return self._options.group_commands_max
         return max(1, min(self._options.group_commands_max, int(self._options.group_bytes_max / self._body_bytes)))
 
     def _measure(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
-            size = len(delivery.body or b"") + 1
+            size = _size_bytes(delivery)
+            self._unsettled_bytes += size
             # Large ones count at once, small ones by and by: the bound is on memory.
             weight = 1.0 if size > self._body_bytes else _AVERAGE_WEIGHT
             self._body_bytes += weight * (size - self._body_bytes)
+
+
+def _size_bytes(delivery: Delivery) -> int:
+    return len(delivery.body or b"") + 1

@@ -91,17 +91,20 @@ class SessionServer:
     async def _accept_and_serve(self, closers: TaskGroup, stopping: Stopping) -> bool:
         """One session, or a while without one; False when this slot had better pause."""
         session = None
+        accepted_at_s = 0.0
         try:
             session = await self._accept(stopping)
             if session is not None:
+                accepted_at_s = anyio.current_time()
                 self._accepted_any = True
                 await self._serve(session, stopping)
         except EXPECTED as error:
             if isinstance(error, BrokerRefusedError) and not self._accepted_any:
                 raise
             self._note_end(session, error)
-            # A lost session is another worker's, or comes to this one again: no reason to wait.
-            return isinstance(error, SessionLostError)
+            # A lost session is another worker's, or comes to this one again: no reason to wait, unless it goes on so.
+            held_s = anyio.current_time() - accepted_at_s
+            return isinstance(error, SessionLostError) and held_s > self._options.session_pause_initial_s
         except Exception:
             # A bug that is in no single command: this slot pauses, the others go on.
             log.exception("session.failed", session=session.session_id if session is not None else None)

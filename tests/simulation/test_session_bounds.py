@@ -1,0 +1,168 @@
+"""What a session may hold in memory, and how often the worker asks, when things go badly."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+import pytest
+
+from schemas.codec import encode_command
+from schemas.guards import Guards
+from schemas.keys import BrookKey, session_id_for
+from tests.support.brooks import KEY, command, event
+from tests.support.waiting import wait_until
+from worker.handlers.append import AppendHandler
+from worker.locking.memory import MemoryLeaseManager, MemoryLeaseService
+from worker.locking.options import LeaseOptions
+from worker.protocol.model import Limits
+from worker.sessions.base import CommandSession, Delivery, SessionLostError, Settlement
+from worker.sessions.group import GroupProcessor
+from worker.sessions.intake import Intake
+from worker.sessions.memory import MemoryBroker, MemoryReplies, MemorySession
+from worker.sessions.pipeline import UNSETTLED_GROUPS_MAX
+from worker.sessions.serve import SessionOptions, SessionServer
+from worker.sessions.stopping import Stopping
+from worker.storage.base import LoadedBrook
+from worker.storage.memory import MemoryBrookStore
+
+pytestmark = pytest.mark.anyio
+
+BODY_BYTES = 10_000
+GROUP_COMMANDS_MAX = 100
+OPTIONS = SessionOptions(
+    max_concurrent_sessions=2,
+    session_idle_s=0.02,
+    session_pause_initial_s=0.05,
+    session_pause_max_s=0.1,
+    session_hold_max_s=5,
+    group_commands_max=GROUP_COMMANDS_MAX,
+    group_bytes_max=10 * BODY_BYTES,
+    lease_renew_after_s=10,
+)
+
+
+class Watched:
+    """A session that adds up what it gave out and has not been told the end of."""
+
+    def __init__(self, session: MemorySession, totals: "Source") -> None:
+        self._session = session
+        self._totals = totals
+
+    @property
+    def session_id(self) -> str:
+        return self._session.session_id
+
+    async def receive(self, count_max: int, wait_s: float) -> Sequence[Delivery]:
+        deliveries = await self._session.receive(count_max, wait_s)
+        self._totals.hold(sum(len(one.body or b"") for one in deliveries))
+        return deliveries
+
+    async def settle(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> None:
+        await self._session.settle(settlements)
+        self._totals.hold(-sum(len(one.body or b"") for one, _ in settlements))
+
+    async def keep_locked(self) -> None:
+        await self._session.keep_locked()
+
+    async def close(self) -> None:
+        await self._session.close()
+
+
+class Source:
+    """Sessions of the in-memory broker, watched."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+        self.bytes_in_hand = 0
+        self.bytes_in_hand_max = 0
+
+    async def accept(self) -> CommandSession | None:
+        session = await self._broker.accept()
+        return None if session is None else Watched(session, self)
+
+    def hold(self, more_bytes: int) -> None:
+        self.bytes_in_hand += more_bytes
+        self.bytes_in_hand_max = max(self.bytes_in_hand_max, self.bytes_in_hand)
+
+
+class GatedStore(MemoryBrookStore):
+    """Answers nothing until its gate opens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = anyio.Event()
+
+    async def load(self, key: BrookKey) -> LoadedBrook:
+        await self.gate.wait()
+        return await super().load(key)
+
+
+def server(source: Any, store: MemoryBrookStore, leases: Any = None, replies: Any = None) -> SessionServer:
+    groups = GroupProcessor(
+        Intake(Guards(), frozenset()), AppendHandler(store, Limits(), replans_max=5), replies or MemoryReplies()
+    )
+    manager = leases or MemoryLeaseManager(MemoryLeaseService(), LeaseOptions())
+    return SessionServer(source, manager, groups, OPTIONS)
+
+
+def send(broker: MemoryBroker, name: str, size_bytes: int) -> None:
+    one = command(command_id=name, events=(event(data=b"x" * (size_bytes * 2 // 3)),))
+    broker.send(encode_command(one), session_id=session_id_for(KEY), message_id=name)
+
+
+async def test_large_commands_that_wait_behind_a_slow_store_take_a_bounded_part_of_memory() -> None:
+    broker, store, stopping = MemoryBroker(), GatedStore(), Stopping()
+    source = Source(broker)
+    for number in range(400):
+        send(broker, f"c{number}", BODY_BYTES)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server(source, store).run, stopping)
+        await wait_until(lambda: source.bytes_in_hand > 0, "something received")
+        await anyio.wait_all_tasks_blocked()
+        store.gate.set()
+        await wait_until(lambda: broker.pending() == 0, "every message settled")
+        stopping.set()
+    assert len(broker.completed) == 400
+    assert source.bytes_in_hand == 0
+    assert source.bytes_in_hand_max <= UNSETTLED_GROUPS_MAX * OPTIONS.group_bytes_max
+
+
+class Doomed:
+    """A session that is lost as soon as anything is asked of it."""
+
+    session_id = "doomed"
+
+    async def receive(self, count_max: int, wait_s: float) -> Sequence[Delivery]:
+        await anyio.lowlevel.checkpoint()
+        raise SessionLostError("gone at once", "connection")
+
+    async def settle(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> None:
+        raise AssertionError("there is nothing to settle")
+
+    async def keep_locked(self) -> None:
+        await anyio.sleep_forever()
+
+    async def close(self) -> None:
+        await anyio.lowlevel.checkpoint()
+
+
+class DoomedSource:
+    def __init__(self) -> None:
+        self.accepted = 0
+
+    async def accept(self) -> CommandSession | None:
+        await anyio.lowlevel.checkpoint()
+        self.accepted += 1
+        return Doomed()
+
+
+async def test_sessions_that_are_lost_at_once_again_and_again_do_not_keep_the_worker_busy() -> None:
+    source, stopping = DoomedSource(), Stopping()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server(source, MemoryBrookStore()).run, stopping)
+        await wait_until(lambda: source.accepted > 2, "sessions")
+        with anyio.move_on_after(4 * OPTIONS.session_pause_initial_s):
+            await anyio.sleep_forever()
+        stopping.set()
+    most = OPTIONS.max_concurrent_sessions * (4 / 0.5 + 2)
+    assert source.accepted <= most
