@@ -19,7 +19,7 @@ from worker.errors import StartError, WorkerError
 from worker.handlers.append import AppendHandler
 from worker.handlers.lookup import Lookup
 from worker.locking.blob import BlobLeaseManager
-from worker.provisioning import check_store, provision
+from worker.provisioning import check_leases, check_store, provision
 from worker.sessions.base import BrokerError, BrokerRefusedError
 from worker.sessions.group import GroupProcessor
 from worker.sessions.intake import Intake
@@ -85,6 +85,7 @@ async def open_server(settings: Settings, signal: ScalingSignal) -> AsyncIterato
         _claim_store(settings) as claim_store,
     ):
         await check_store(cosmos, settings)
+        await check_leases(blobs, settings)
         container = cosmos.get_database_client(settings.cosmos_database).get_container_client(settings.cosmos_container)
         retry = RetryOptions(attempts_max=settings.store_attempts_max, time_max_s=settings.store_time_max_s)
         handler = AppendHandler(

@@ -18,10 +18,10 @@ from emulator.config import QueueConfig, ServiceBusConfig, TopicConfig
 from emulator.faults import Answer, Rule
 from tests.support.servicebus_admin import ManagementServer
 from tests.support.worker_settings import worker_settings
-from worker.clients import cosmos_client, servicebus_client
+from worker.clients import blob_service_client, cosmos_client, servicebus_client
 from worker.commands.provision import provision_and_tell
 from worker.errors import StartError
-from worker.provisioning import Finding, ProvisioningError, State, check_store, provision
+from worker.provisioning import Finding, ProvisioningError, State, check_leases, check_store, provision
 from worker.provisioning.cosmos import INDEXED_PATHS, container_problems, container_properties
 from worker.provisioning.servicebus import managed_or_opened
 from worker.redaction import Secret
@@ -211,6 +211,21 @@ async def test_the_store_is_checked_at_start_without_making_anything(settings: S
             await check_store(client, settings)
         await provision(settings)
         await check_store(client, settings)
+
+
+async def test_the_lease_container_is_checked_at_start_and_an_outage_is_left_to_pass(
+    settings: Settings, azure: Emulator
+) -> None:
+    async with blob_service_client(settings) as client:
+        with pytest.raises(StartError, match=r"brook-leases-\d+: missing; run `brook-worker provision`"):
+            await check_leases(client, settings)
+        for status in (403, 503):
+            rule = azure.faults.add(Rule(service="blob", effect=Answer(status=status)))
+            await check_leases(client, settings)
+            assert azure.faults.fired(rule) == 1
+            azure.faults.remove(rule)
+        await provision(settings)
+        await check_leases(client, settings)
 
 
 async def test_a_command_queue_without_sessions_stops(settings: Settings) -> None:

@@ -7,11 +7,11 @@ import structlog
 from worker.provisioning.concurrently import concurrently
 from worker.provisioning.cosmos import check_store, provision_cosmos
 from worker.provisioning.findings import Finding, ProvisioningError, State
-from worker.provisioning.leases import provision_claims, provision_leases
+from worker.provisioning.leases import check_leases, provision_claims, provision_leases
 from worker.provisioning.servicebus import provision_servicebus
 from worker.settings import Settings
 
-__all__ = ["Finding", "ProvisioningError", "State", "check_store", "provision"]
+__all__ = ["Finding", "ProvisioningError", "State", "check_leases", "check_store", "provision"]
 
 log = structlog.get_logger()
 

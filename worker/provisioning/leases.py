@@ -1,11 +1,15 @@
 """The blob containers: of the leases, and of the claims."""
 
-from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
+import structlog
+from azure.core.exceptions import AzureError, ResourceExistsError, ResourceNotFoundError
+from azure.storage.blob.aio import BlobServiceClient
 
 from worker.clients import blob_service_client
 from worker.credentials import blob_entry
-from worker.provisioning.findings import Finding, State, asked
+from worker.provisioning.findings import Finding, ProvisioningError, State, asked
 from worker.settings import Settings
+
+log = structlog.get_logger()
 
 _BEING_DELETED = "ContainerBeingDeleted"
 
@@ -13,6 +17,20 @@ _BEING_DELETED = "ContainerBeingDeleted"
 async def provision_leases(settings: Settings, *, make: bool) -> list[Finding]:
     """Make the container if it is missing and `make`, and tell what was found."""
     return await _container(settings, settings.lease_container, "lease_container", make=make)
+
+
+async def check_leases(client: BlobServiceClient, settings: Settings) -> None:
+    """Look for the container at the start of a worker. Raises ProvisioningError when it is missing; makes nothing.
+
+    Whatever else is wrong is left to the leases: credentials may be for blobs alone, and an outage passes.
+    """
+    try:
+        await client.get_container_client(settings.lease_container).get_container_properties()
+    except ResourceNotFoundError:
+        missing = Finding(f"Blob container {settings.lease_container}", State.MISSING, "run `brook-worker provision`")
+        raise ProvisioningError([missing]) from None
+    except (AzureError, OSError) as error:
+        log.warning("leases.not-checked", error=type(error).__name__)
 
 
 async def provision_claims(settings: Settings, *, make: bool) -> list[Finding]:

@@ -4,7 +4,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.site import Place
+from tests.support.site import Place, Site
 from tests.support.worker_process import START_S
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -35,10 +35,11 @@ async def refusal(place: Place, **changes: str) -> str:
     ],
 )
 async def test_what_is_not_as_it_must_be_ends_the_start_with_one_line(
-    place: Place, changes: dict[str, str], told: str
+    site: Site, place: Place, changes: dict[str, str], told: str
 ) -> None:
     if changes.get("auto_provision") == "false" and "command_queue" in changes:
         await place.make_container()
+        await site.blobs.create_container(place.lease_container)
     assert told in await refusal(place, **changes)
 
 
@@ -51,6 +52,13 @@ async def test_a_wrong_service_bus_key_ends_the_start_with_one_line(place: Place
     await place.make_container()
     line = await refusal(place, servicebus_connection_string=wrong, auto_provision="false")
     assert "check the entity's name and the credentials" in line
+
+
+async def test_a_missing_lease_container_ends_the_start_with_one_line(place: Place) -> None:
+    """Without it no command is ever appended: sessions would be accepted and given back for ever."""
+    await place.make_container()
+    line = await refusal(place, auto_provision="false")
+    assert f"Blob container {place.lease_container}: missing; run `brook-worker provision`" in line
 
 
 @pytest.mark.parametrize("auto_provision", ["true", "false"])
