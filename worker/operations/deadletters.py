@@ -15,6 +15,7 @@ from worker.clients import servicebus_client
 from worker.deadletters.base import Acted, Letter, LockLostError
 from worker.operations.broker import told
 from worker.sessions.base import RESUBMITTED
+from worker.sessions.servicebus import make_settleable
 from worker.settings import Settings
 
 _T = TypeVar("_T")
@@ -70,6 +71,8 @@ class ServiceBusDeadLetters:
             return await self._receiver.receive_messages(count_max, max_wait_time=wait_s)
 
         messages = await self._call("receive the dead letters", ask, timeout_s=_CALL_TIMEOUT_S + wait_s, shield=False)
+        for message in messages:
+            make_settleable(message)
         return [_letter(message) for message in messages]
 
     def lock_left_s(self, letter: Letter) -> float:

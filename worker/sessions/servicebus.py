@@ -75,6 +75,9 @@ _LOCK_MAX_S: Final = 300.0
 _RESUBMITTED: Final = RESUBMITTED.encode()
 """As the client gives a property's name."""
 
+_TRACE_PARENT, _DIAGNOSTIC_ID, _TRACE_STATE = _TRACE_NAMES = (b"traceparent", b"Diagnostic-Id", b"tracestate")
+"""The trace context of a message; older .NET clients carry the first under the second name."""
+
 _NO_PROPERTIES: Final[dict[str | bytes, Any]] = {}
 
 _REFUSED: Final = (
@@ -330,6 +333,7 @@ def _remaining_s(locked_until: datetime | None) -> float:
 
 
 def _delivery(message: ServiceBusReceivedMessage, received_at_s: float) -> Delivery:
+    make_settleable(message)
     properties = message.application_properties or _NO_PROPERTIES
     binary = message.body_type == AmqpMessageBodyType.DATA
     return Delivery(
@@ -343,23 +347,23 @@ def _delivery(message: ServiceBusReceivedMessage, received_at_s: float) -> Deliv
         delivery_count=message.delivery_count or 0,
         is_resubmitted=_RESUBMITTED in properties,
         received_at_s=received_at_s,
-        trace_parent=_trace_text(properties, b"traceparent") or _trace_text(properties, b"Diagnostic-Id"),
-        trace_state=_trace_text(properties, b"tracestate"),
+        trace_parent=_text(properties.get(_TRACE_PARENT) or properties.get(_DIAGNOSTIC_ID)),
+        trace_state=_text(properties.get(_TRACE_STATE)),
         raw=message,
     )
 
 
-def _trace_text(properties: dict[str | bytes, Any], name: bytes) -> str | None:
-    """A part of the trace context (older .NET clients call it Diagnostic-Id), if there is one.
+def make_settleable(message: ServiceBusReceivedMessage) -> None:
+    """Take a trace context off a message that is not ASCII.
 
-    What is not ASCII is taken off the message: azure-servicebus 7.15 decodes it when it settles the message, whether or
-    not it traces, so that it could never be settled at all.
+    azure-servicebus 7.15 decodes it when it settles the message, whether or not it traces, and raises
+    UnicodeDecodeError: the message could never be settled at all.
     """
-    value = properties.get(name)
-    if value is None or (isinstance(value, bytes) and not value.isascii()):
-        properties.pop(name, None)
-        return None
-    return _text(value)
+    properties: dict[str | bytes, Any] = message.application_properties or _NO_PROPERTIES
+    for name in _TRACE_NAMES if properties else ():
+        value = properties.get(name)
+        if isinstance(value, bytes) and not value.isascii():
+            del properties[name]
 
 
 def _text(value: object) -> str | None:
