@@ -1,6 +1,7 @@
 """What every claim store must do, in memory, on the embedded Blob service and on Azurite."""
 
 import contextlib
+import gzip
 import itertools
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -8,6 +9,8 @@ from typing import Protocol
 
 import anyio
 import pytest
+from anyio.abc import SocketAttribute, SocketStream
+from azure.storage.blob import ContentSettings
 from azure.storage.blob.aio import BlobServiceClient
 
 from tests.support.azurite import azurite
@@ -239,3 +242,37 @@ async def test_a_name_with_path_tricks_is_never_sent(service: BlobBackend) -> No
         with pytest.raises(AssertionError):
             await BlobClaimStore(client, CONTAINER).find("../brook-leases/x")
         assert service.requests() == before
+
+
+async def test_compressed_content_is_read_as_it_is_stored(service: BlobBackend, name: str) -> None:
+    """Unpacked it would take a thousand times the memory, and have neither the size nor the digest that were told."""
+    packed = gzip.compress(bytes(1_000_000))
+    async with service.service() as sender:
+        container = sender.get_container_client(CONTAINER)
+        await container.create_container()
+        await container.upload_blob(name, packed, content_settings=ContentSettings(content_encoding="gzip"))
+    async with blob_service_client(settings(service.connection_string)) as client:
+        content = await BlobClaimStore(client, CONTAINER).find(name)
+        assert content is not None
+        assert await whole(content) == [packed]
+
+
+@pytest.mark.parametrize("code", ["", "x-ms-error-code: ResourceNotFound\r\n"])
+async def test_only_the_service_s_own_word_makes_a_blob_missing(code: str, name: str) -> None:
+    """A wrong endpoint or a gateway on the way answers 404 to all: a command rejected for that would be lost."""
+
+    async def answer(connection: SocketStream) -> None:
+        async with connection:
+            await connection.receive()
+            await connection.send(f"HTTP/1.1 404 Not Found\r\n{code}Content-Length: 0\r\n\r\n".encode())
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(SocketAttribute.local_port)
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, answer)
+        place = f"http://127.0.0.1:{port}/account"
+        wrong = f"AccountName=account;AccountKey=d3Jvbmc=;BlobEndpoint={place}"
+        async with blob_service_client(settings(wrong)) as client:
+            with pytest.raises(ClaimsMisconfiguredError, match="404"):
+                await BlobClaimStore(client, CONTAINER).find(name)
+        tasks.cancel_scope.cancel()

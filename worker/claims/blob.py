@@ -28,6 +28,9 @@ _PRECONDITION_FAILED: Final = 412
 _FORBIDDEN: Final = (401, 403)
 _TRANSIENT: Final = frozenset({408, 429})
 _SERVER_ERROR_MIN: Final = 500
+_NO_BLOB: Final = "BlobNotFound"
+"""Any other 404 is that of a wrong endpoint or of something on the way to it: no word on a blob."""
+
 _NO_CONTAINER: Final = frozenset({"ContainerNotFound", "ContainerBeingDeleted", "ContainerDisabled"})
 
 
@@ -95,7 +98,7 @@ class BlobClaimStore:
         status = error.status_code or _SERVER_ERROR_MIN
         if code in _NO_CONTAINER:
             return ClaimsMisconfiguredError(f"{what}the container is missing; run `brook-worker provision`")
-        if status in (_NOT_FOUND, _PRECONDITION_FAILED):
+        if status == _PRECONDITION_FAILED or (status == _NOT_FOUND and code == _NO_BLOB):
             return ClaimGoneError(what + str(code))
         if status in _FORBIDDEN or isinstance(error, ClientAuthenticationError):
             reason = f"Blob Storage refuses the credentials ({code}); check them and their rights to read and delete"
@@ -122,7 +125,13 @@ class BlobClaimContent:
 
         async def read() -> bytes:
             download = await self._blob.download_blob(
-                start, length, etag=self.etag, match_condition=MatchConditions.IfNotModified, max_concurrency=1
+                start,
+                length,
+                etag=self.etag,
+                match_condition=MatchConditions.IfNotModified,
+                max_concurrency=1,
+                # The library would unpack what a sender marked as compressed: a thousandfold, and all of it in memory.
+                decompress=False,
             )
             return await download.readall()
 
