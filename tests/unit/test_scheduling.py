@@ -15,5 +15,6 @@ def test_tests_that_share_a_modules_set_up_stay_together_and_others_do_not() -> 
     sharing = "tests/integration/worker/test_worker_failures.py"
     assert "scope=" in (ROOT / sharing).read_text()
     assert unit_of(f"{sharing}::test_a") == unit_of(f"{sharing}::test_b[1]") == sharing
+    assert unit_of("/elsewhere/test_x.py::test_a") == "/elsewhere/test_x.py::test_a"
     alone = str(Path(__file__).relative_to(ROOT))
     assert unit_of(f"{alone}::test_a") != unit_of(f"{alone}::test_b")
