@@ -30,6 +30,10 @@ param cosmosContainer string = 'events'
 @minValue(1000)
 param cosmosThroughputMax int = 4000
 
+@description('Standard_ZRS outlives the loss of a zone; regions without zones have Standard_LRS.')
+@allowed(['Standard_LRS', 'Standard_ZRS'])
+param storageSku string = 'Standard_ZRS'
+
 @description('Setting lease_container.')
 param leaseContainer string = 'brook-leases'
 
@@ -97,6 +101,7 @@ module storage 'storage.bicep' = {
   params: {
     accountName: '${plainName}${suffix}'
     location: location
+    sku: storageSku
     leaseContainer: leaseContainer
     claimContainer: claimContainer
     workerPrincipalId: identity.properties.principalId

@@ -3,6 +3,7 @@
 @maxLength(24)
 param accountName string
 param location string
+param sku string
 param leaseContainer string
 param claimContainer string
 param workerPrincipalId string
@@ -16,7 +17,7 @@ resource account 'Microsoft.Storage/storageAccounts@2023-05-01' = {
   location: location
   kind: 'StorageV2'
   sku: {
-    name: 'Standard_ZRS'
+    name: sku
   }
   properties: {
     allowBlobPublicAccess: false
