@@ -1,5 +1,7 @@
 """Brooks that are created unread because they are probably new: what that saves, and that it never decides wrongly."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from schemas.keys import BrookKey
@@ -11,8 +13,8 @@ from worker.handlers.guess import Guess
 from worker.protocol.model import Limits
 from worker.protocol.pending import Pending, pending_document
 from worker.protocol.verdicts import Accepted, AlreadyAppended, Conflicted
-from worker.protocol.writes import Create
-from worker.storage.base import LoadedBrook, StoreUnavailableError, WriteResult
+from worker.protocol.writes import Create, Operation
+from worker.storage.base import LoadedBrook, StoreUnavailableError, TooLarge, WriteResult
 from worker.storage.memory import MemoryBrookStore
 
 pytestmark = pytest.mark.anyio
@@ -95,6 +97,25 @@ async def test_what_is_refused_for_its_size_is_looked_up_before_anybody_is_told(
     await handler(store).append(BrookState(KEY), [large])
     small = handler(store, event_bytes_max=20_000, batch_bytes_max=30_000, recent_commands_max=10)
     result = await small.append(BrookState(KEY), [large])
+    assert result.verdicts == (AlreadyAppended(Position(0), Position(0)),)
+
+
+class NarrowStore(CountingStore):
+    """Refuses requests of more than so many documents, as too large; before it looks at anything else."""
+
+    documents_max = 100
+
+    async def write(self, key: BrookKey, operations: Sequence[Operation]) -> WriteResult:
+        return TooLarge() if len(operations) > self.documents_max else await super().write(key, operations)
+
+
+async def test_what_the_store_refuses_for_its_size_is_looked_up_before_anybody_is_told() -> None:
+    """As when the service's own limit was lowered since: nothing has shown yet that the brook is new."""
+    store = NarrowStore()
+    one = prepared(command_id="one", events=(event(data=b"x" * 50_000),), expected="empty")
+    await handler(store).append(BrookState(KEY), [one])
+    store.documents_max = 1
+    result = await handler(store, recent_commands_max=10).append(BrookState(KEY), [one])
     assert result.verdicts == (AlreadyAppended(Position(0), Position(0)),)
 
 

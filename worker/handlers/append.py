@@ -161,6 +161,8 @@ class _Run:
         try:
             return await self._once(stored, doubtful)
         finally:
+            if self.presumed_wrongly:  # also where the store looked at no more than the size
+                self._writer.forget()
             if untouched:
                 self._new_brooks.note(was_so=stored.head.etag is None and not self.presumed_wrongly)
 
@@ -172,7 +174,6 @@ class _Run:
         with tracing.part("plan"):
             decided = plan(stored.head, self._commands, self._writer.limits, known)
         if self._presumed and not decided.steps:  # nothing would show whether the brook is as presumed
-            self._writer.forget()
             self._brook.was_looked_at = True
             return None
         carried = iter(
