@@ -51,7 +51,7 @@ SHAPES: Final[Mapping[str, type[msgspec.Struct]]] = {
 _INTRODUCTION: Final = """\
 # The command line
 
-What an operator does with `brook-worker`. Each command reads its settings as the worker does (`docs/settings.md`): from
+What an operator does with `brook-worker`. Each command reads its [settings](settings.md) as the worker does: from
 `BROOK_WORKER_*` variables, over the file that `--config` names. What was asked for goes to stdout, all else to stderr.
 
 With `--json` a command prints one JSON object on one line (`read` and `watch`: one after the other), whose keys stay:

@@ -109,8 +109,9 @@ def test_the_site_can_be_searched(site: Path) -> None:
 def test_broken_links_fail_the_build(tmp_path: Path) -> None:
     config = tmp_path / "mkdocs.yml"
     content = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    content = content.replace("docsite/hooks.py", str(ROOT / "docsite" / "hooks.py"))
-    content = re.sub(r"^watch:.*", "", content, flags=re.MULTILINE)
+    for what_takes_long in (r"^watch:.*\n", r"^hooks:\n(?:  .*\n)+", r"^  - mkdocstrings:\n(?:   .*\n)+"):
+        content, count = re.subn(what_takes_long, "", content, flags=re.MULTILINE)
+        assert count == 1, what_takes_long
     config.write_text(re.sub(r"^nav:.*", "nav: [page.md]\n", content, flags=re.MULTILINE | re.DOTALL), encoding="utf-8")
     (tmp_path / "docs").mkdir()
     text = "# Page\n\n[a](gone.md), [b](#gone-anchor), [c](../nowhere/gone.svg)\n"
