@@ -84,7 +84,7 @@ def test_no_stage_counts_as_stuck_while_its_own_bounds_let_it_wait() -> None:
     assert stuck_after_s(slow) == 730
 
 
-async def test_what_nobody_serves_is_told_so_and_does_no_harm() -> None:
+async def test_what_nobody_serves_is_told_so_and_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
     async with telling() as (there, _):
         assert (await there.get("/"))[0] == 404
         assert (await there.get("/metrics/../../etc/passwd"))[0] == 404
@@ -92,9 +92,11 @@ async def test_what_nobody_serves_is_told_so_and_does_no_harm() -> None:
             async with there._session.post(there.url + path, data=b"x" * 10_000) as answer:
                 assert answer.status == 405
         port = int(there.url.rpartition(":")[2])
-        stream = await anyio.connect_tcp("127.0.0.1", port)
-        await stream.send(b"\x00\xff garbage\r\n\r\n" * 100)
-        await stream.aclose()
+        for garbage in (b"\x00\xff\r\n\r\n", b"GET /a HTTP/1.1\r\nContent-Length: b\r\n\r\n", b"GET /" + b"a" * 20_000):
+            async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+                await stream.send(garbage)
+                assert (await stream.receive()).startswith(b"HTTP/1.0 400 ")
+        assert caplog.records == [], "garbage does not fill the log"
         status, content_type, body = await there.get("/metrics", Accept="application/openmetrics-text")
         assert (status, content_type) == (200, "application/openmetrics-text")
         assert body.endswith(b"# EOF\n")
@@ -113,6 +115,19 @@ async def test_several_who_ask_at_once_get_everything_each() -> None:
     names = [{line.partition(b" ")[0] for line in page.splitlines()} for page in pages]
     assert len(names[0]) > 100
     assert names == [names[0]] * 8
+
+
+async def test_a_fault_of_ours_is_logged_and_no_secret_told(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with telling() as (there, observers):
+        monkeypatch.setattr(observers.signal, "read", lambda: 1 / 0)
+        status, _, body = await there.get("/scaling")
+        assert status == 500
+        assert b"ZeroDivision" not in body
+    (record,) = [record for record in caplog.records if record.name == "brook-worker.http"]
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ZeroDivisionError
 
 
 async def test_the_event_loop_is_watched() -> None:

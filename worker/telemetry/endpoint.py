@@ -1,5 +1,6 @@
 """The worker's HTTP endpoint: metrics for Prometheus, health for whoever starts it, and the signal for a scaler."""
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -7,6 +8,7 @@ from typing import Final
 import anyio
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from worker.errors import StartError
 from worker.telemetry import log
@@ -28,7 +30,11 @@ async def endpoint(
     Raises StartError when the address cannot be had.
     """
     runner = web.AppRunner(
-        _application(prometheus, health, signal), access_log=None, handle_signals=False, shutdown_timeout=_CLOSE_S / 2
+        _application(prometheus, health, signal),
+        access_log=None,
+        logger=_logger(),
+        handle_signals=False,
+        shutdown_timeout=_CLOSE_S / 2,
     )
     await runner.setup()
     try:
@@ -44,6 +50,21 @@ async def endpoint(
     finally:
         with anyio.move_on_after(_CLOSE_S, shield=True):
             await runner.cleanup()
+
+
+class _OurFaults(logging.Filter):
+    """What is no HTTP is answered with 400 and not logged: whoever reaches the port could fill the log with it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep what is not the sender's fault."""
+        return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+def _logger() -> logging.Logger:
+    logger = logging.getLogger("brook-worker.http")
+    if not logger.filters:
+        logger.addFilter(_OurFaults())
+    return logger
 
 
 def _application(prometheus: Prometheus, health: Health, signal: ScalingSignal) -> web.Application:
