@@ -46,6 +46,9 @@ _GATHER_ONE_S: Final = 0.005
 _BURST_MIN: Final = 32
 """So many at once are a burst, of which the client hands out what came within `_GATHER_S`: the rest is right behind."""
 
+_BURST_MAX_S: Final = 0.1
+"""No longer than this, though more come closely enough: so does a steady stream, and who came first is not to wait."""
+
 _TURN_S: Final = 0.25
 """One call of `receive_messages` on an idle session. A message that some other reading has put into the client's buffer
 between two calls is given out at the end of the call only."""
@@ -226,9 +229,13 @@ class ServiceBusSession:
             turn_s = max(min(left_s, _TURN_S), _GATHER_ONE_S)
 
     async def _rest_of_burst(self, count_max: int) -> list[ServiceBusReceivedMessage]:
-        """Up to `count_max` more, as long as they follow each other closely."""
+        """Up to `count_max` more, as long as they follow each other closely, but not for long."""
         rest: list[ServiceBusReceivedMessage] = []
-        while len(rest) < count_max and (more := await self._receive(count_max - len(rest), _GATHER_ONE_S)):
+        ends_s = anyio.current_time() + _BURST_MAX_S
+        while len(rest) < count_max and anyio.current_time() < ends_s:
+            more = await self._receive(count_max - len(rest), _GATHER_ONE_S)
+            if not more:
+                break
             rest += more
         return rest
 

@@ -1,0 +1,54 @@
+"""How long a receive waits for more."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import pytest
+from azure.servicebus.amqp import AmqpMessageBodyType
+
+from worker.sessions.servicebus import ServiceBusSession
+
+pytestmark = pytest.mark.anyio
+
+COUNT_MAX = 10_000
+QUEUED = 100
+
+
+def message(number: int) -> Any:
+    return SimpleNamespace(
+        body=[b"x"],
+        body_type=AmqpMessageBodyType.DATA,
+        content_type=None,
+        message_id=str(number),
+        session_id="one",
+        reply_to=None,
+        reply_to_session_id=None,
+        enqueued_time_utc=None,
+        delivery_count=0,
+        application_properties=None,
+    )
+
+
+class Streaming:
+    """A receiver with so many messages queued up, after which one comes every now and then for ever."""
+
+    def __init__(self) -> None:
+        self.session = SimpleNamespace(session_id="one", locked_until_utc=None)
+        self.given = 0
+        self._further_pull_receive_timeout = 0.2
+
+    async def receive_messages(self, *, max_message_count: int, max_wait_time: float) -> list[Any]:
+        count = min(QUEUED, max_message_count) if not self.given else 1
+        await anyio.sleep(max_wait_time / 2)
+        self.given += count
+        return [message(number) for number in range(self.given - count, self.given)]
+
+
+async def test_a_steady_stream_behind_a_burst_does_not_hold_the_burst_up() -> None:
+    receiver: Any = Streaming()
+    session = ServiceBusSession(receiver)
+    with anyio.fail_after(5):
+        deliveries = await session.receive(COUNT_MAX, 1.0)
+    assert QUEUED < len(deliveries) < COUNT_MAX
+    assert [delivery.message_id for delivery in deliveries] == [str(number) for number in range(len(deliveries))]
