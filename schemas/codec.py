@@ -159,13 +159,20 @@ def _is_our_version(envelope: _Envelope) -> bool:
     return envelope.schema_version == SCHEMA_VERSION and not isinstance(envelope.schema_version, bool)
 
 
+def _shown(version: object) -> str:
+    """A version in the same words each time: of what is not plain, Python may tell its place in memory."""
+    if version is None or isinstance(version, str | int | float):
+        return shortened(str(version))
+    return f"of the type {type(version).__name__}"
+
+
 def _explained(error: Exception, envelope: _Envelope) -> CommandDecodeError:
     """Say why a body did not decode; a version that is not ours goes first, since it explains unknown fields."""
     command_id = _command_id(envelope)
     if not _is_our_version(envelope):
         problem = Problem(
             "schemaVersion",
-            f"is {shortened(str(envelope.schema_version))}",
+            f"is {_shown(envelope.schema_version)}",
             f"send version {SCHEMA_VERSION} or run a newer worker",
         )
         return CommandDecodeError(RejectionCode.UNKNOWN_VERSION, problem, command_id)

@@ -170,6 +170,18 @@ def test_a_version_that_is_not_ours_is_told_before_its_unknown_fields(version: A
     assert error.command_id == "c1"
 
 
+@pytest.mark.parametrize(
+    "version", [b"\xd4\x05a", b"\x91\xd4\x05a", b"\xc7\x0c\x07twelve bytes", b"\x81\xa1a\xd4\x05a"]
+)
+def test_a_version_of_any_kind_is_told_in_the_same_words_each_time(version: bytes) -> None:
+    """A rejection is the same each time, byte for byte: no address in memory may stand in it."""
+    data = b"\x81\xadschemaVersion" + version
+    first, again = refusal(data, codec.MSGPACK), refusal(data, codec.MSGPACK)
+    assert first.code is RejectionCode.UNKNOWN_VERSION
+    assert str(first) == str(again)
+    assert "0x" not in str(first)
+
+
 def test_the_version_may_be_said() -> None:
     assert decode_command(body(schemaVersion=1)) == command()
 
