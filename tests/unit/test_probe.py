@@ -106,7 +106,7 @@ def test_waiting_ends_and_names_what_is_missing(
 ) -> None:
     monkeypatch.setattr(probe, "_EVERY_S", 0.05)
     with answering(200) as up, answering(503) as down:
-        assert probe.main(["--within", "0.2", up.url, down.url]) == 1
+        assert probe.main(["--within", "1", up.url, down.url]) == 1
         assert down.asked > 1
     assert capsys.readouterr().err == f"{down.url} answers 503\n"
 

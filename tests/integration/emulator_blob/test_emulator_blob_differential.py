@@ -211,6 +211,7 @@ async def services(azurite_connection: str) -> AsyncIterator[list[BlobServiceCli
     await server.stop()
 
 
+@pytest.mark.timeout(300)
 async def test_random_requests_are_answered_alike(services: list[BlobServiceClient]) -> None:
     refused = answered = 0
     for seed in range(SEQUENCES):
