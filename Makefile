@@ -19,7 +19,7 @@ SCRIPTS := $(wildcard examples bench docsite)
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
-		printf '%-20s %s\n' "$$target" "$$text"; done
+		printf '%-22s %s\n' "$$target" "$$text"; done
 
 install: $(STAMP) ## Make .venv and install everything into it
 
