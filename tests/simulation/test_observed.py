@@ -11,11 +11,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from schemas.codec import encode_command
-from schemas.commands import AppendCommand
+from schemas.commands import Command
 from schemas.guards import Guards
 from schemas.keys import BrookKey, session_id_for
 from schemas.types import CommandId
 from tests.support.brooks import KEY, command
+from tests.support.claims import claimed
 from tests.support.waiting import wait_until
 from worker.handlers.append import AppendHandler, GroupResult
 from worker.handlers.brook import BrookState
@@ -103,7 +104,7 @@ class World:
         self.service = MemoryLeaseService()
         self.signal = ScalingSignal(2)
 
-    def send(self, one: AppendCommand) -> None:
+    def send(self, one: Command) -> None:
         self.broker.send(encode_command(one), session_id=session_id_for(one.brook), message_id=one.command_id)
 
     @asynccontextmanager
@@ -233,6 +234,19 @@ async def test_a_command_whose_producer_does_not_trace_is_a_part_of_its_recorded
     context = one.get_span_context()
     assert context is not None
     assert reply.properties.items() >= properties_of(context).items()
+
+
+async def test_the_span_of_a_group_tells_of_the_commands_decided_together_though_more_were_received(
+    spans: InMemorySpanExporter,
+) -> None:
+    """A command with a claim is decided on alone."""
+    world = World()
+    sent, _ = claimed(command())
+    for one in (command(), command(), sent, command()):
+        world.send(one)
+    await world.settled()
+    groups = [span.attributes or {} for span in spans.get_finished_spans() if span.name == "append group"]
+    assert [attributes["messaging.batch.message_count"] for attributes in groups] == [2, 1, 1]
 
 
 async def test_a_session_that_is_lost_before_its_commands_are_settled_ends_their_spans_in_error(

@@ -79,26 +79,44 @@ class GroupProcessor:
         return self._handler.remembered_max
 
     async def decide(self, brooks: Brooks, deliveries: Sequence[Delivery], *, doubtful: bool) -> list[Decided]:
-        """Decide on the first of `deliveries` and make the decisions durable: at least one, in order.
+        """Decide on `deliveries` from the first on, and make it durable: in order, at least one, perhaps not all.
 
-        On all of them, but that a command with a claim is decided on alone: a large append takes its time, for which
-        what comes before it is not to wait. `doubtful` says that any of them may have been decided before. A delivery
-        that meets a bug is abandoned alone. Raises StoreError.
+        A command with a claim is decided on alone: a large append takes its time, for which what comes before it is
+        not to wait. `doubtful` says that any of them may have been decided before. A delivery that meets a bug is
+        abandoned alone. Raises StoreError.
         """
-        with deciding(deliveries):
-            return await self._decide(brooks, deliveries, doubtful=doubtful)
+        found = self._take_together(deliveries)
+        if isinstance(found, Claimed):
+            with deciding(deliveries[:1]):
+                return [await self._append_claimed(brooks.state_of(found.key), found, doubtful=doubtful)]
+        together = deliveries[: len(found)]
+        with deciding(together):
+            return await self._decide(brooks, together, found, doubtful=doubtful)
 
-    async def _decide(self, brooks: Brooks, deliveries: Sequence[Delivery], *, doubtful: bool) -> list[Decided]:
+    def _take_together(self, deliveries: Sequence[Delivery]) -> Claimed | list[Taken | TurnedAway | None]:
+        """Intake of those that are decided on at once: a command with a claim, or all before the next such one."""
+        found: list[Taken | TurnedAway | None] = []
+        for delivery in deliveries:
+            one = self._take(delivery)
+            if isinstance(one, Claimed):
+                return found or one
+            found.append(one)
+        return found
+
+    async def _decide(
+        self,
+        brooks: Brooks,
+        deliveries: Sequence[Delivery],
+        found: Sequence[Taken | TurnedAway | None],
+        *,
+        doubtful: bool,
+    ) -> list[Decided]:
         decided: dict[int, Decided] = {}
         taken: dict[BrookKey, list[tuple[int, Taken]]] = {}
-        for index, delivery in enumerate(deliveries):
-            match self._take(delivery):
-                case Taken() as one:
+        for index, (delivery, one) in enumerate(zip(deliveries, found, strict=True)):
+            match one:
+                case Taken():
                     taken.setdefault(one.key, []).append((index, one))
-                case Claimed() as one if index == 0:
-                    return [await self._append_claimed(brooks.state_of(one.key), one, doubtful=doubtful)]
-                case Claimed():
-                    break
                 case TurnedAway(reply=reply, settlement=settlement):
                     _log_turned_away(delivery, reply.code, settlement)
                     decided[index] = self._replied(delivery, settlement, reply, {})
