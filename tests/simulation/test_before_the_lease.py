@@ -125,7 +125,7 @@ async def test_stopping_while_the_lease_is_awaited_ends_at_once_and_gives_all_ba
 
 async def test_a_session_that_is_lost_while_the_lease_is_awaited_leaves_no_lease_behind() -> None:
     world = World()
-    world.service.fail_next(*["lost-answer"] * 3)  # taken, for all we know
+    world.service.fail_next("lost-answer", "lost-answer", "lost-answer")  # taken, for all we know
     async with world.running():
         await world.asked()
         world.broker.take_lock(SESSION)

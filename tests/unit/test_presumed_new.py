@@ -33,9 +33,9 @@ class CountingStore(MemoryBrookStore):
         self.loads += 1
         return await super().load(key)
 
-    async def write(self, key: BrookKey, operations: object) -> WriteResult:
+    async def write(self, key: BrookKey, operations: Sequence[Operation]) -> WriteResult:
         self.writes += 1
-        result = await super().write(key, operations)  # type: ignore[arg-type]
+        result = await super().write(key, operations)
         if self.answers_lost:
             self.answers_lost -= 1
             raise StoreUnavailableError("no answer")
