@@ -1,5 +1,6 @@
 """Whether a well-formed command makes sense. Each finding says the field, what is wrong and what to change."""
 
+import hashlib
 import math
 import re
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ PROBLEMS_MAX: Final = 10
 
 _NO_TIME: Final = "is not an RFC 3339 date-time with offset"
 _TIME_EXAMPLE: Final = "write 2026-01-31T12:00:00Z"
+_ID_KEPT_LENGTH_MAX: Final = 128
+_ID_HASH_BYTES: Final = 16
 _INTEGER_MAX: Final = 2**53 - 1
 RFC_3339: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
@@ -116,7 +119,7 @@ class EventChecker:
 
     def __init__(self, guards: Guards) -> None:
         self._guards = guards
-        self._seen: dict[str, int] = {}
+        self._seen: dict[str | bytes, int] = {}
 
     def problems(self, index: int, event: NewEvent) -> Iterator[Problem]:
         """What is wrong with the next event, which is `events[index]`."""
@@ -124,7 +127,7 @@ class EventChecker:
         if self._guards.event_ids:
             if not event.event_id:
                 yield Problem(f"{field}.eventId", "is empty", "give each event an id of its own")
-            elif (first := self._seen.setdefault(event.event_id, index)) != index:
+            elif (first := self._seen.setdefault(_as_seen(event.event_id), index)) != index:
                 yield Problem(f"{field}.eventId", f"repeats that of events[{first}]", "give each event its own id")
         if not event.event_type:
             yield Problem(f"{field}.eventType", "is empty", "name the kind of event")
@@ -135,15 +138,39 @@ class EventChecker:
             yield from _metadata(f"{field}.metadata", event.metadata, self._guards)
 
 
+def _as_seen(event_id: str) -> str | bytes:
+    """What is kept of an event id to know it again: of a long one its hash, for there may be very many."""
+    if len(event_id) <= _ID_KEPT_LENGTH_MAX:
+        return event_id
+    return hashlib.blake2b(event_id.encode("utf-8", "surrogatepass"), digest_size=_ID_HASH_BYTES).digest()
+
+
 def _metadata(field: str, metadata: dict[str, Any], guards: Guards) -> Iterator[Problem]:
     """What keeps metadata from being stored. Its size is asked only where it can be written at all."""
+    remedy = f"send at most {guards.metadata_bytes_max:,} bytes of it with an event, the rest as data"
+    if _holds_more_than(metadata, guards.metadata_bytes_max // 2):
+        yield Problem(field, f"takes over {guards.metadata_bytes_max:,} bytes as JSON", remedy)
+        return
     is_json = True
     for problem in _json_value(field, metadata, guards.metadata_depth_max):
         is_json = False
         yield problem
     if is_json and (size_bytes := len(msgspec.json.encode(metadata))) > guards.metadata_bytes_max:
-        remedy = f"send at most {guards.metadata_bytes_max:,} bytes of it with an event, the rest as data"
         yield Problem(field, f"takes {size_bytes:,} bytes as JSON", remedy)
+
+
+def _holds_more_than(metadata: dict[str, Any], values_max: int) -> bool:
+    """Whether there are more values in it, at any depth; looks at no more. Each takes at least two bytes as JSON."""
+    values = 0
+    waiting: list[Any] = [metadata]
+    while waiting:
+        container = waiting.pop()
+        values += len(container)
+        if values > values_max:
+            return True
+        inner = container.values() if isinstance(container, dict) else container
+        waiting += [each for each in inner if isinstance(each, dict | list)]
+    return False
 
 
 def _texts(field: str, event: NewEvent) -> Iterator[Problem]:
@@ -185,15 +212,25 @@ def _json_value(field: str, value: Any, depth: int) -> Iterator[Problem]:
         yield Problem(field, f"is a {type(value).__name__}", "send JSON values only")
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether nothing can be wrong with a value: true of most, and told several times faster than by looking closely."""
+    kind = type(value)
+    if kind is int:
+        return -_INTEGER_MAX <= value <= _INTEGER_MAX
+    return (kind is str and value.isascii()) or kind is bool or value is None
+
+
 def _json_container(field: str, value: dict[Any, Any] | list[Any], depth: int) -> Iterator[Problem]:
     if depth <= 0:
         yield Problem(shortened(field), "is nested too deeply", "flatten the metadata")
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            yield from _json_value(f"{field}[{index}]", inner, depth - 1)
+            if not _is_plain(inner):
+                yield from _json_value(f"{field}[{index}]", inner, depth - 1)
     else:
         for key, inner in value.items():
             if isinstance(key, str) and is_encodable(key):
-                yield from _json_value(f"{field}.{shortened(key)}", inner, depth - 1)
+                if not _is_plain(inner):
+                    yield from _json_value(f"{field}.{shortened(key)}", inner, depth - 1)
             else:
                 yield Problem(field, "has a key that is not well-formed text", "use strings as keys")

@@ -1,13 +1,16 @@
+import math
+import tracemalloc
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import codec
 from schemas.commands import AppendCommand
-from schemas.guards import Guards, check_command
+from schemas.guards import EventChecker, Guards, check_command
 from schemas.keys import BrookKey
 from schemas.replies import Rejected, RejectionCode
 from schemas.types import POSITION_MAX
@@ -130,6 +133,36 @@ def test_an_event_that_cannot_be_stored_is_named_by_its_index(changes: dict[str,
     found = of_event(**changes)
     assert found.startswith(message)
     assert len(found) < 500
+
+
+@pytest.mark.parametrize("value", [0, [], {}, None, ""])
+def test_metadata_of_too_many_values_is_told_before_any_of_them_is_looked_at(value: Any) -> None:
+    """Millions of values in one message would keep a worker from renewing its locks meanwhile."""
+    too_many = {"a": [[value] * 200_000], "b": math.nan}
+    assert of_event(metadata=too_many).startswith(
+        "events[1].metadata: takes over 256,000 bytes as JSON; send at most 256,000 bytes of it with an event"
+    )
+    for count in (1, 7, 500):
+        metadata = {"a": [value] * count}
+        good = command(events=(event(metadata=metadata),))
+        size_bytes = len(msgspec.json.encode(metadata))
+        assert check_command(good, Guards(metadata_bytes_max=size_bytes)) is None
+        assert check_command(good, Guards(metadata_bytes_max=size_bytes - 1)) is not None
+
+
+def test_event_ids_of_any_length_take_little_memory_until_the_last_is_seen() -> None:
+    """A claim's events are never all held at once, and neither are their ids."""
+    checker = EventChecker(Guards())
+    tracemalloc.start()
+    try:
+        for index in range(200):
+            assert not list(checker.problems(index, event(f"{index}".rjust(50_000))))
+        held_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held_bytes < 500_000, "of 10 MB that went by"
+    (problem,) = checker.problems(200, event("7".rjust(50_000)))
+    assert str(problem) == "events[200].eventId: repeats that of events[7]; give each event its own id"
 
 
 def test_metadata_may_be_nested_so_deep_and_no_deeper() -> None:
