@@ -178,7 +178,7 @@ async def test_killed_between_send_and_removal_nothing_is_lost_and_it_may_be_run
     )
     words = ("dead-letter", "resubmit", "--all", "--json")
     async with running_command(*words, variables=services.variables(queue)) as process:
-        await wait_until(lambda: services.azure.faults.fired(held) > 0, "the removal is on its way", 30)
+        await wait_until(lambda: services.azure.faults.fired(held) > 0, "the removal is on its way", 60)
         process.send_signal(signal.SIGKILL)
         await process.ended()
     services.azure.faults.remove(held)
@@ -384,7 +384,7 @@ async def test_an_interruption_is_told_with_what_was_done(services: Services, qu
     )
     words = ("dead-letter", "resubmit", "--all", "--duplicate-window", "0", "--json")
     async with running_command(*words, variables=services.variables(queue)) as process:
-        await wait_until(lambda: services.azure.faults.fired(held) > 0, "the second send is on its way", 30)
+        await wait_until(lambda: services.azure.faults.fired(held) > 0, "the second send is on its way", 60)
         process.send_signal(signal.SIGINT)
         assert await process.ended() == 130
         await wait_until(lambda: process.out.endswith("\n"), "the report was printed")

@@ -126,7 +126,7 @@ def arguments(*words: str) -> list[str]:
 
 async def brook_worker(*words: str, variables: dict[str, str]) -> Done:
     """Run a command to its end."""
-    with anyio.fail_after(60):
+    with anyio.fail_after(120):
         done = await anyio.run_process(
             arguments(*words), check=False, stdin=subprocess.DEVNULL, env=environment(variables)
         )
@@ -154,7 +154,7 @@ class Running:
 
     async def ended(self) -> int:
         """Wait for its end; its exit code."""
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             return await self._process.wait()
 
     async def read(self, stream: anyio.abc.ByteReceiveStream, name: str) -> None:
@@ -204,7 +204,7 @@ class Terminal:
 
     async def ended(self) -> int:
         """Wait for its end; its exit code."""
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             return await self._process.wait()
 
     def _read(self) -> str:
