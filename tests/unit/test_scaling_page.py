@@ -118,7 +118,7 @@ def test_the_answer_that_is_shown_has_the_fields_of_the_real_one() -> None:
     answer = json.loads(shown[1])
     assert list(answer) == list(json.loads(msgspec.json.encode(ScalingSignal(16).read())))
     assert msgspec.convert(answer, Scaling).wanted == pytest.approx(
-        answer["busyAverage"] + answer["slots"] * answer["turnsAtOnce"] / answer["turns"]
+        answer["busyAverage"] + min(answer["turnsAtOnce"], answer["slots"] * answer["turnsAtOnce"] / answer["turns"])
     )
 
 

@@ -138,3 +138,15 @@ def test_the_metrics_say_the_same() -> None:
     it.pass_(10)
     it.signal.read()
     assert (SLOTS.get(), SLOTS_WANTED.get()) == (7, 1)
+
+
+def test_one_session_that_waited_does_not_stand_for_all_slots() -> None:
+    now_s = [0.0]
+    signal = ScalingSignal(8, clock=lambda: now_s[0])
+    for name in "abcdefgh":
+        signal.accepted(name)
+    now_s[0] = 30.0
+    signal.given_back("a")
+    signal.accepted("i")
+    assert signal.read().turns_at_once == 1
+    assert signal.read().wanted == pytest.approx(9.0), "eight that were busy, and the one that waited"

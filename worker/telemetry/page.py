@@ -57,7 +57,7 @@ commands wait in it. `/scaling` tells what does, over the last minute:
 | `accepted`, `timedOut`, `failed` | how waits for a session ended |
 | `turns` | slots that became free when all were busy |
 | `turnsAtOnce` | those of them that had another session within a second: one was waiting |
-| `wanted` | **the number to scale by**, in slots: `busyAverage + slots * turnsAtOnce / turns` |
+| `wanted` | **the number to scale by**, in slots: `busyAverage + min(turnsAtOnce, slots * turnsAtOnce / turns)` |
 | `held` | whether `wanted` is the one from before an outage, in which idle slots are no sign of little work |
 
 One hot session keeps `wanted` at 1. When all slots are busy, it is `slots`; when sessions wait besides, up to twice

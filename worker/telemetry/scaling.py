@@ -31,7 +31,7 @@ class Scaling(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     A turn is a slot that became free when all were busy; in `turns_at_once` of them, a session was waiting for it.
     `wanted` is the number to scale by, in slots: on average so many were busy, and, as far as turns were at once, up to
-    as many again. With one hot session it is 1, whatever waits in it. `held` says that it is the one from before an
+    as many again, but no more than there were such turns. With one hot session it is 1, whatever waits in it. `held` says that it is the one from before an
     outage: while the breaker is open, idle slots are no sign of little work.
     """
 
@@ -108,7 +108,8 @@ class ScalingSignal:
         average = self._average(now_s, since_s)
         held = self._is_broken()
         if not held:
-            self._wanted = average + self._slots * min(1.0, at_once / max(1, turns))
+            # Each turn at once shows one session that waited: a single one must not stand for all slots.
+            self._wanted = average + min(at_once, self._slots * min(1.0, at_once / max(1, turns)))
         SLOTS_WANTED.set(round(self._wanted, 3))
         return Scaling(
             slots=self._slots,
