@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 import pytest
+from anyio import CancelScope
 
 from schemas.codec import encode_command
 from schemas.guards import Guards
@@ -54,14 +55,14 @@ class World:
             self.broker.send(encode_command(one), session_id=SESSION, message_id=one.command_id)
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[CancelScope]:
         handler = AppendHandler(self.store, Limits(), replans_max=5)
         groups = GroupProcessor(Intake(Guards(), frozenset()), handler, self.replies)
         server = SessionServer(self.broker, self.leases, groups, OPTIONS)
         with anyio.fail_after(20):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(server.run, self.stopping)
-                yield
+                yield tasks.cancel_scope
                 self.stopping.set()
 
     async def asked(self, times: int = 1) -> None:
@@ -121,6 +122,17 @@ async def test_stopping_while_the_lease_is_awaited_ends_at_once_and_gives_all_ba
     world.stopping = Stopping()
     async with world.running():
         await world.all_done_once()
+
+
+async def test_a_worker_that_is_ended_at_once_gives_its_session_back() -> None:
+    world = World(acquire_timeout_s=100.0)
+    held = await world.leases.acquire(SESSION)
+    async with world.running() as worker:
+        await world.asked(5)
+        worker.cancel()
+    assert world.broker.held() == []
+    assert world.broker.pending() == COMMANDS
+    await held.release()
 
 
 async def test_a_session_that_is_lost_while_the_lease_is_awaited_leaves_no_lease_behind() -> None:

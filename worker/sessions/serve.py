@@ -62,7 +62,8 @@ class SessionServer:
         self._breaker = Breaker(
             pause_initial_s=options.session_pause_initial_s, pause_max_s=options.session_pause_max_s
         )
-        self._closing = anyio.CapacityLimiter(_CLOSING_MAX)
+        self._closing = 0
+        self._closed = anyio.Event()
         self._accepting = anyio.CapacityLimiter(options.max_concurrent_sessions)
         self._accepted_any = False
         self._serving = 0
@@ -111,9 +112,12 @@ class SessionServer:
             return False
         finally:
             if session is not None:
-                # Closing takes up to a second, in which the next session can be accepted; but not without end.
-                await self._closing.acquire_on_behalf_of(session)
+                # First of all, so that it is given back though we are cancelled.
+                self._closing += 1
                 closers.start_soon(self._close, session)
+                # That takes up to a second, in which the next session can be accepted; but not without end.
+                while self._closing > _CLOSING_MAX:
+                    await self._closed.wait()
         return True
 
     async def _accept(self, stopping: Stopping) -> CommandSession | None:
@@ -133,7 +137,9 @@ class SessionServer:
         try:
             await session.close()
         finally:
-            self._closing.release_on_behalf_of(session)
+            self._closing -= 1
+            self._closed.set()
+            self._closed = anyio.Event()
 
     async def _serve(self, session: CommandSession, stopping: Stopping) -> None:
         """Work on one session under its lease until it is idle, lost or the worker stops.
