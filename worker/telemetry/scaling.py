@@ -31,8 +31,8 @@ class Scaling(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     A turn is a slot that became free when all were busy; in `turns_at_once` of them, a session was waiting for it.
     `wanted` is the number to scale by, in slots: on average so many were busy, and, as far as turns were at once, up to
-    as many again, but no more than there were such turns. With one hot session it is 1, whatever waits in it. `held` says that it is the one from before an
-    outage: while the breaker is open, idle slots are no sign of little work.
+    as many again, but no more than there were such turns. With one hot session it is 1, whatever waits in it. `held`
+    says that it is the one from before an outage: while the breaker is open, idle slots are no sign of little work.
     """
 
     slots: int
