@@ -14,7 +14,7 @@ from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
 from brook_client.claims import ClaimUploads
 from brook_client.connect import ConnectServiceBus
 from brook_client.dispatch import Listener, ReplyDispatcher
-from brook_client.errors import ReplyUnavailableError
+from brook_client.errors import BrookClientError, ReplyUnavailableError
 from brook_client.messages import ReceivedReply, command_message
 from brook_client.reading import read
 from brook_client.replies import ReplyReceiver
@@ -86,9 +86,14 @@ class BrookClient:
         self._reply_session_id = reply_session_id or f"client-{uuid.uuid4()}"
         self._dispatcher = ReplyDispatcher()
         self._replies: ReplyReceiver | None = None
+        self._was_entered = False
+        self._is_open = False
 
     async def __aenter__(self) -> Self:
-        """Nothing is connected yet: the first send and the first awaited reply do that."""
+        """Nothing is connected yet: the first send and the first awaited reply do that. Once for each client."""
+        if self._was_entered:
+            raise BrookClientError("a client can be entered once; make another one")
+        self._was_entered = self._is_open = True
         # All retries are ours: the library's would insist on a session lock that is gone for good, and repeat what a
         # task was cancelled for.
         self._sending = self._connect(0)
@@ -100,6 +105,7 @@ class BrookClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop reading replies and close, within a bound, also when cancelled. Waits still going on end in error."""
+        self._is_open = False
         self._dispatcher.fail_all(ReplyUnavailableError("the client was closed; commands sent may still take effect"))
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as tasks:
@@ -185,6 +191,7 @@ class BrookClient:
         Raises SendError, CommandTooLargeError or ClaimUploadError, as `append` does, and ValueError for an id that no
         message can have.
         """
+        self._check_open()
         message = self._message_if_small(command)
         if message is None:
             message = self._message(await self._uploaded(command))
@@ -200,6 +207,7 @@ class BrookClient:
             SendError: a batch was not confirmed; what of it took effect is not known.
             CommandTooLargeError, ClaimUploadError: of one command; those before it were sent.
         """
+        self._check_open()
         remaining = iter(commands)
         claimed: list[Command] = []
         large: list[Command] = []
@@ -237,8 +245,13 @@ class BrookClient:
             raise RuntimeError("this client cannot read: give it a reader when you make it")
         return read(self._reader, brook, from_position=from_position, backward=backward)
 
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise BrookClientError("the client is not open; use it inside its `async with` block")
+
     def _read_replies(self) -> None:
         """Start the reply task when it is first needed; those who only send need no session."""
+        self._check_open()
         if self._replies is None:
             if self._reply_to is None:
                 raise ReplyUnavailableError(

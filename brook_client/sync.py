@@ -1,5 +1,6 @@
 """The client for programs without an event loop: the asynchronous one on a thread of its own."""
 
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import AbstractAsyncContextManager, ExitStack, suppress
@@ -73,9 +74,13 @@ class BrookClient:
         self._options = options
         self._stack = ExitStack()
         self._portal: BlockingPortal | None = None
+        self._process_id = os.getpid()
 
     def __enter__(self) -> Self:
         """Start the thread. Nothing is sent yet, but what there is to open is opened."""
+        if self._portal is not None:
+            raise BrookClientError("the client is open already; share it between threads, or make another one")
+        self._process_id = os.getpid()
         with ExitStack() as stack:
             portal = stack.enter_context(start_blocking_portal("asyncio"))
             stack.callback(_end, portal)
@@ -97,6 +102,9 @@ class BrookClient:
     ) -> None:
         """Close, within a bound. Calls of other threads that are under way end in an error."""
         self._portal = None
+        if os.getpid() != self._process_id:
+            self._stack.pop_all()  # the thread is the other process's, and what it has open too
+            return
         self._stack.close()
 
     def append(
@@ -111,39 +119,43 @@ class BrookClient:
         timeout_s: float = 30.0,
     ) -> Reply:
         """Send one append command and wait for its reply. Raises as the asynchronous client's `append` does."""
-        append = partial(
-            self._client.append,
-            brook,
-            tuple(events),
-            expected=expected,
-            command_id=command_id,
-            correlation_id=correlation_id,
-            causation_id=causation_id,
-            timeout_s=timeout_s,
+        taken = tuple(events)
+        return self._call(
+            lambda: self._client.append(
+                brook,
+                taken,
+                expected=expected,
+                command_id=command_id,
+                correlation_id=correlation_id,
+                causation_id=causation_id,
+                timeout_s=timeout_s,
+            )
         )
-        return self._call(append)
 
     def request(self, command: Command, *, timeout_s: float = 30.0) -> ReceivedReply:
         """Send a command and wait for its reply, with the facts that came along. Raises as `append` does."""
-        return self._call(partial(self._client.request, command, timeout_s=timeout_s))
+        return self._call(lambda: self._client.request(command, timeout_s=timeout_s))
 
     def request_many(self, commands: Iterable[Command], *, timeout_s: float = 30.0) -> list[ReceivedReply]:
         """Send commands together and wait for the reply to each; the replies in the same order."""
-        return self._call(partial(self._client.request_many, tuple(commands), timeout_s=timeout_s))
+        taken = tuple(commands)
+        return self._call(lambda: self._client.request_many(taken, timeout_s=timeout_s))
 
     def send(self, command: Command) -> None:
         """Send a command without waiting for its reply. Returns once the queue has it."""
-        self._call(partial(self._client.send, command))
+        self._call(lambda: self._client.send(command))
 
     def send_many(self, commands: Iterable[Command]) -> int:
         """Send commands in as few batches as fit, in order; returns how many."""
         # Taken here: an iterable that blocks must not block the event loop.
-        return self._call(partial(self._client.send_many, tuple(commands)))
+        taken = tuple(commands)
+        return self._call(lambda: self._client.send_many(taken))
 
     def read(
         self, brook: BrookKey | str, *, from_position: int | None = None, backward: bool = False
     ) -> Iterator[RecordedEvent]:
         """Read committed events, as the asynchronous client does. Needs `open_reader`."""
+        self._open_portal()
         return self._chunks(self._client.read(brook, from_position=from_position, backward=backward))
 
     def _chunks(self, events: AsyncIterator[RecordedEvent]) -> Iterator[RecordedEvent]:
@@ -155,11 +167,17 @@ class BrookClient:
                 with suppress(BrookClientError):  # the client was closed meanwhile, and the generator with it
                     self._call(events.aclose)
 
-    def _call(self, act: Callable[[], Awaitable[_T]]) -> _T:
-        """Do something on the event loop's thread and wait for it."""
+    def _open_portal(self) -> BlockingPortal:
         portal = self._portal  # another thread may close the client at any moment
         if portal is None:
             raise BrookClientError(_NOT_OPEN)
+        if os.getpid() != self._process_id:
+            raise BrookClientError("the client was opened in another process; open one in each, after forking")
+        return portal
+
+    def _call(self, act: Callable[[], Awaitable[_T]]) -> _T:
+        """Do something on the event loop's thread and wait for it."""
+        portal = self._open_portal()
         try:
             future = portal.start_task_soon(act)
         except RuntimeError as error:

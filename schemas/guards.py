@@ -212,12 +212,11 @@ def _json_value(field: str, value: Any, depth: int) -> Iterator[Problem]:
         yield Problem(field, f"is a {type(value).__name__}", "send JSON values only")
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether nothing can be wrong with a value: true of most, and told several times faster than by looking closely."""
-    kind = type(value)
-    if kind is int:
+def _is_plain(value: object) -> bool:
+    """Whether nothing can be wrong with a value: told of most, several times faster than by looking closely."""
+    if isinstance(value, int):  # a bool is one
         return -_INTEGER_MAX <= value <= _INTEGER_MAX
-    return (kind is str and value.isascii()) or kind is bool or value is None
+    return value is None or (isinstance(value, str) and value.isascii())
 
 
 def _json_container(field: str, value: dict[Any, Any] | list[Any], depth: int) -> Iterator[Problem]:
