@@ -177,6 +177,7 @@ class SessionServer:
             keepers.start_soon(partial(keep_renewed, lease, renew_after_s=self._options.lease_renew_after_s))
             await pipeline.run()
         finally:
+            keepers.cancel_scope.cancel()  # a renewal of what is being released would take it for lost
             with anyio.move_on_after(_RELEASE_TIMEOUT_S, shield=True):
                 try:
                     await lease.release()

@@ -1,4 +1,4 @@
-"""A session's commands arrive while its lease is awaited: whatever becomes of the lease, none of them suffers by it."""
+"""A session and its lease: commands arrive while it is awaited, and whatever becomes of it, none of them suffers."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +13,7 @@ from schemas.keys import session_id_for
 from tests.support.brooks import KEY, command
 from tests.support.waiting import wait_until
 from worker.handlers.append import AppendHandler
-from worker.locking.memory import MemoryLeaseManager, MemoryLeaseService
+from worker.locking.memory import MemoryLease, MemoryLeaseManager, MemoryLeaseService
 from worker.locking.options import LeaseOptions
 from worker.protocol.model import Limits
 from worker.sessions.group import GroupProcessor
@@ -22,6 +22,7 @@ from worker.sessions.memory import MemoryBroker, MemoryReplies
 from worker.sessions.serve import SessionOptions, SessionServer
 from worker.sessions.stopping import Stopping
 from worker.storage.memory import MemoryBrookStore
+from worker.telemetry.instruments import LOSSES
 
 pytestmark = pytest.mark.anyio
 
@@ -35,8 +36,23 @@ OPTIONS = SessionOptions(
     session_hold_max_s=5,
     group_commands_max=100,
     group_bytes_max=1_000_000,
-    lease_renew_after_s=10,
+    lease_renew_after_s=0.005,
 )
+
+
+class SlowToRelease(MemoryLeaseManager):
+    """Gives out leases whose release is answered late."""
+
+    async def acquire(self, key: str) -> MemoryLease:
+        lease = await super().acquire(key)
+        released = lease.release
+
+        async def release() -> None:
+            await released()
+            await anyio.sleep(10 * OPTIONS.lease_renew_after_s)
+
+        lease.release = release  # type: ignore[method-assign]  # as when the service is slow
+        return lease
 
 
 class World:
@@ -48,7 +64,7 @@ class World:
         self.store = MemoryBrookStore()
         self.service = MemoryLeaseService()
         options = LeaseOptions(acquire_timeout_s=acquire_timeout_s, backoff_initial_s=0.01, backoff_max_s=0.02)
-        self.leases = MemoryLeaseManager(self.service, options)
+        self.leases: MemoryLeaseManager = MemoryLeaseManager(self.service, options)
         self.stopping = Stopping()
         for number in range(COMMANDS):
             one = command(command_id=f"c{number}")
@@ -88,6 +104,16 @@ async def test_commands_that_came_before_the_lease_are_worked_on_though_no_more_
         assert world.store.documents(KEY) == {}
         await held.release()
         await world.all_done_once()
+
+
+async def test_a_lease_that_is_given_back_is_not_taken_for_lost() -> None:
+    world = World()
+    world.leases = SlowToRelease(world.service, LeaseOptions())
+    losses = LOSSES.get("lease")
+    async with world.running():
+        await world.all_done_once()
+        await wait_until(lambda: world.broker.held() == [], "the session given back")
+    assert LOSSES.get("lease") == losses
 
 
 async def test_a_lease_that_does_not_come_leaves_the_commands_uncounted() -> None:
