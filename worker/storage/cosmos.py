@@ -1,7 +1,7 @@
 """The Cosmos DB adapter of the store. The only place that knows what its client really does."""
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 from operator import itemgetter
 from typing import Any, Final
@@ -14,13 +14,11 @@ from azure.cosmos.aio import ContainerProxy
 
 from schemas.events import RecordedEvent
 from schemas.keys import BrookKey, partition_key
-from schemas.types import START, CommandId, Position
+from schemas.types import CommandId, Position
 from worker.protocol.documents import Document, DocumentError, read_event
 from worker.protocol.model import ETag
 from worker.protocol.writes import Create, Delete, Operation, Replace
-from worker.storage import paging
 from worker.storage.base import (
-    PAGE_EVENTS_DEFAULT,
     ContradictionError,
     Diverged,
     LoadedBrook,
@@ -29,6 +27,7 @@ from worker.storage.base import (
     Written,
 )
 from worker.storage.heads import stored_brook
+from worker.storage.paging import PagedReads
 from worker.storage.retries import RetryOptions, TransientStoreError, classified, retrying
 from worker.telemetry.transport import outcome_of
 
@@ -51,7 +50,7 @@ _DIVERGED: Final = frozenset({404, 409, 412})
 _TOO_LARGE: Final = 413
 
 
-class CosmosBrookStore:
+class CosmosBrookStore(PagedReads):
     """Brooks in one Cosmos DB container with partition key path `/brookPartitionKey`.
 
     A read of a brook sees at least what the last read or write of it by this store saw: the session tokens are kept
@@ -112,23 +111,6 @@ class CosmosBrookStore:
     async def head_position(self, key: BrookKey) -> Position:
         """The last committed position."""
         return (await self.load(key)).brook.head.head.position
-
-    async def read_forward(
-        self, key: BrookKey, from_position: Position = START, *, page_events: int = PAGE_EVENTS_DEFAULT
-    ) -> AsyncIterator[RecordedEvent]:
-        """Events from `from_position` up to the head, ascending."""
-        head = await self.head_position(key)
-        async for event in paging.forward(self._read_range, key, from_position, head, page_events):
-            yield event
-
-    async def read_backward(
-        self, key: BrookKey, from_position: Position | None = None, *, page_events: int = PAGE_EVENTS_DEFAULT
-    ) -> AsyncIterator[RecordedEvent]:
-        """Events from `from_position` (default: the head) down to 0, descending."""
-        head = await self.head_position(key)
-        last = head if from_position is None else Position(min(from_position, head))
-        async for event in paging.backward(self._read_range, key, last, page_events):
-            yield event
 
     async def _read_range(self, key: BrookKey, first: Position, last: Position) -> list[RecordedEvent]:
         documents, _ = await self._query(key, _RANGE, [("@first", first), ("@last", last)])

@@ -2,12 +2,12 @@
 
 import copy
 import itertools
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from schemas.events import RecordedEvent
 from schemas.keys import BrookKey, partition_key
-from schemas.types import START, CommandId, Position
+from schemas.types import CommandId, Position
 from worker.protocol.documents import HEAD_ID, PENDING_ID, Document, encoded_bytes, read_event
 from worker.protocol.model import ETag
 from worker.protocol.writes import (
@@ -19,9 +19,7 @@ from worker.protocol.writes import (
     Operation,
     Replace,
 )
-from worker.storage import paging
 from worker.storage.base import (
-    PAGE_EVENTS_DEFAULT,
     Diverged,
     LoadedBrook,
     StoreRefusedError,
@@ -30,6 +28,7 @@ from worker.storage.base import (
     Written,
 )
 from worker.storage.heads import stored_brook
+from worker.storage.paging import PagedReads
 
 OPERATIONS_MAX = 100
 REQUEST_BYTES_MAX = 2 * 1024 * 1024
@@ -65,7 +64,7 @@ def carry_out(
     return changed, Written(etags=tuple(etags))
 
 
-class MemoryBrookStore:
+class MemoryBrookStore(PagedReads):
     """Holds the documents of all brooks by partition and id. One process, no durability."""
 
     def __init__(self) -> None:
@@ -115,23 +114,6 @@ class MemoryBrookStore:
     async def head_position(self, key: BrookKey) -> Position:
         """The last committed position."""
         return (await self.load(key)).brook.head.head.position
-
-    async def read_forward(
-        self, key: BrookKey, from_position: Position = START, *, page_events: int = PAGE_EVENTS_DEFAULT
-    ) -> AsyncIterator[RecordedEvent]:
-        """Events from `from_position` up to the head, ascending."""
-        head = await self.head_position(key)
-        async for event in paging.forward(self._read_range, key, from_position, head, page_events):
-            yield event
-
-    async def read_backward(
-        self, key: BrookKey, from_position: Position | None = None, *, page_events: int = PAGE_EVENTS_DEFAULT
-    ) -> AsyncIterator[RecordedEvent]:
-        """Events from `from_position` (default: the head) down to 0, descending."""
-        head = await self.head_position(key)
-        last = head if from_position is None else Position(min(from_position, head))
-        async for event in paging.backward(self._read_range, key, last, page_events):
-            yield event
 
     def documents(self, key: BrookKey) -> dict[str, Document]:
         """A copy of a brook's documents by id, for checks."""
