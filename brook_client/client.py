@@ -154,7 +154,8 @@ class BrookClient:
     async def request(self, command: Command, *, timeout_s: float = 30.0) -> ReceivedReply:
         """Send a command and await its reply, with the facts that came along. Raises as `append` does.
 
-        A command that this client has a reply to is answered from memory (the last thousand are kept).
+        A command that this client has a reply to is answered from memory (the last thousand are kept, or as many as it
+        ever waited for at once).
         """
         if (known := self._dispatcher.recall(command)) is not None:
             return known
@@ -229,7 +230,8 @@ class BrookClient:
         """Have `listener` called with every reply of this client while the context lasts.
 
         For those who send many commands and count: each delivery's reply comes, also the second one of a command
-        that was sent twice. Enter it before the commands are sent.
+        that was sent twice. Enter it before the commands are sent. What it raises is logged and keeps no reply from
+        anybody else.
         """
         self._read_replies()
         return self._dispatcher.listen(listener)

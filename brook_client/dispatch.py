@@ -7,12 +7,15 @@ from contextlib import contextmanager
 from typing import Final
 
 import anyio
+import structlog
 
 from brook_client.errors import BrookClientError, ReplyTimeoutError
 from brook_client.messages import ReceivedReply
 from schemas.codec import encode_command
 from schemas.commands import Command
 from schemas.types import CommandId
+
+log = structlog.get_logger()
 
 _REMEMBERED_MAX: Final = 1_000
 
@@ -57,14 +60,15 @@ class ReplyDispatcher:
     """Hands each reply to everyone who waits for its command.
 
     Guarantee: a reply ends all waits for its command id, since every reply to a command has the same content. The
-    replies to the last thousand commands waited for are remembered, also those that came too late: a reply queue
-    with duplicate detection would drop the reply to the same command sent again.
+    replies to the last thousand commands waited for are remembered, or to as many as were ever waited for at once, also
+    those that came too late: a reply queue with duplicate detection would drop the reply to the command sent again.
     """
 
     def __init__(self) -> None:
         self._waiters: dict[CommandId, list[Waiter]] = {}
         self._listeners: list[Listener] = []
         self._asked: OrderedDict[CommandId, _Asked] = OrderedDict()
+        self._remembered_max = _REMEMBERED_MAX
         self.trouble: str | None = None
         """Why replies cannot be read at present, for the error of those who wait in vain."""
 
@@ -87,9 +91,10 @@ class ReplyDispatcher:
     def expect(self, command: Command) -> Iterator[Waiter]:
         """Wait for a command's reply while the context lasts. Enter it before the command is sent."""
         command_id = command.command_id
-        self._remember(command)
         waiter = Waiter(command_id)
         self._waiters.setdefault(command_id, []).append(waiter)
+        self._remembered_max = max(self._remembered_max, len(self._waiters))
+        self._remember(command)
         try:
             yield waiter
         finally:
@@ -115,7 +120,10 @@ class ReplyDispatcher:
         for waiter in waiters:
             waiter.settle(reply)
         for listener in tuple(self._listeners):
-            listener(reply)
+            try:
+                listener(reply)
+            except Exception:  # a bug of the program: raised here, it would bring the same reply again without end
+                log.exception("client.listener-failed", command_id=reply.command_id)
         return bool(waiters)
 
     def fail(self, command_id: CommandId, error: BrookClientError) -> None:
@@ -141,7 +149,7 @@ class ReplyDispatcher:
         if asked is None or asked.digest != digest:
             self._asked[command.command_id] = _Asked(digest)
         self._asked.move_to_end(command.command_id)
-        while len(self._asked) > _REMEMBERED_MAX:
+        while len(self._asked) > self._remembered_max:
             self._asked.popitem(last=False)
 
 

@@ -8,6 +8,7 @@ from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage
 from brook_client import tracing
 from schemas import codec
 from schemas.commands import Command
+from schemas.ids import utf16_length
 from schemas.keys import session_id_for
 from schemas.replies import Reply
 from schemas.types import MESSAGE_ID_LENGTH_MAX, CommandId
@@ -50,10 +51,10 @@ def command_message(
 
     Raises ValueError for a command id that no message id can be.
     """
-    if not 0 < len(command.command_id) <= MESSAGE_ID_LENGTH_MAX:
+    if not 0 < (length := utf16_length(command.command_id)) <= MESSAGE_ID_LENGTH_MAX:
         raise ValueError(
-            f"commandId: is {len(command.command_id)} characters long; use 1 to {MESSAGE_ID_LENGTH_MAX}, since it"
-            " is the message id too"
+            f"commandId: is {length} characters long (UTF-16); use 1 to {MESSAGE_ID_LENGTH_MAX}, since it is the"
+            " message id too"
         )
     return ServiceBusMessage(
         codec.encode_command(command, content_type),

@@ -98,6 +98,44 @@ async def test_listeners_hear_every_reply_while_they_listen() -> None:
     assert heard == ["a", "a"]
 
 
+async def test_of_many_commands_waited_for_at_once_all_replies_are_kept() -> None:
+    """One of them is late: asked for again together, the others must not be sent a second time, whose replies a queue
+    that detects duplicates would drop."""
+    dispatcher = ReplyDispatcher()
+    many = [command(f"c{number}") for number in range(2_500)]
+    with ExitStack() as stack:
+        for each in many:
+            stack.enter_context(dispatcher.expect(each))
+        for each in many[:-1]:
+            assert dispatcher.dispatch(reply_to(each.command_id))
+    assert [each for each in many if dispatcher.recall(each) is None] == many[-1:]
+    for number in range(3_000):
+        with dispatcher.expect(command(f"later{number}")):
+            pass
+    assert len(dispatcher._asked) == len(many), "it is bounded all the same"
+
+
+async def test_a_listener_that_fails_keeps_no_reply_from_anybody_else(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its error would end the session, which brings the same reply again, and again to the same listener."""
+    dispatcher = ReplyDispatcher()
+    heard: list[str] = []
+
+    def fails(_: ReceivedReply) -> None:
+        raise KeyError("a bug of the program")
+
+    with (
+        dispatcher.listen(fails),
+        dispatcher.listen(lambda reply: heard.append(reply.command_id)),
+        dispatcher.expect(command("a")) as waiter,
+    ):
+        assert dispatcher.dispatch(reply_to("a"))
+        assert await dispatcher.reply(waiter, timeout_s=1) == reply_to("a")
+    assert heard == ["a"]
+    told = capsys.readouterr().out
+    assert "client.listener-failed" in told
+    assert "a bug of the program" in told
+
+
 async def test_an_unreadable_reply_queue_ends_every_wait_with_its_reason() -> None:
     dispatcher = ReplyDispatcher()
     with dispatcher.expect(command("a")) as a, dispatcher.expect(command("b")) as b:

@@ -33,7 +33,7 @@ def test_a_long_brook_key_travels_as_its_hash() -> None:
     assert len(session_id_for(long.brook)) <= 128
 
 
-@pytest.mark.parametrize("command_id", ["", "x" * 129])
+@pytest.mark.parametrize("command_id", ["", "x" * 129, "\N{GRINNING FACE}" * 65])
 def test_a_command_id_that_no_message_can_have_is_refused_before_sending(command_id: str) -> None:
     with pytest.raises(ValueError, match=r"commandId: .* use 1 to 128"):
         command_message(command(command_id))
