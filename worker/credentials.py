@@ -101,7 +101,7 @@ def _servicebus_problem(connection_string: str) -> str | None:
         return f"is not a connection string (name=value;name=value); {copy}"
     if not found.get("Endpoint", "").startswith("sb://"):
         return f"has no Endpoint=sb://…; {copy}"
-    if "EntityPath" in found:
+    if any(name.lower() == "entitypath" for name in found):
         return f"has an EntityPath, so it is for one entity only; {copy}"
     if not found.get("SharedAccessSignature") and not (
         found.get("SharedAccessKeyName") and found.get("SharedAccessKey")
@@ -126,4 +126,14 @@ def _blob_problem(connection_string: str) -> str | None:
         return f"has no AccountName and AccountKey; {copy}"
     if not (known.get("accountname") or known.get("blobendpoint")):
         return f"has neither AccountName nor BlobEndpoint; {copy}"
+    if known.get("sharedaccesssignature") and _leaves_unencrypted(known):
+        return "is for http://, but has a SharedAccessSignature, which would be sent unencrypted; use https://"
     return None
+
+
+def _leaves_unencrypted(known: dict[str, str]) -> bool:
+    """Whether what is sent by this connection string leaves the machine without TLS."""
+    if place := known.get("blobendpoint"):
+        scheme, _, rest = place.lower().partition("://")
+        return scheme == "http" and ON_THIS_MACHINE.fullmatch(rest.partition("/")[0]) is None
+    return known.get("defaultendpointsprotocol", "").lower() == "http"

@@ -8,7 +8,7 @@ HIDDEN: Final = "***"
 
 _NAMED_KEYS: Final = re.compile(
     r"(?P<name>AccountKey|SharedAccessKey|SharedAccessSignature|password|client_secret|sig)"
-    r"(?P<equals>\s*=\s*|%3d)(?P<value>[^;&\s\"',]+)",
+    r"(?P<equals>\s*=\s*[\"']?|[\"']?\s*:\s*[\"']|%3d)(?P<value>[^;&\s\"',]+)",
     re.IGNORECASE,
 )
 _SCHEMES: Final = re.compile(

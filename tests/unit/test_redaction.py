@@ -16,6 +16,10 @@ from worker.redaction import Redactor, Secret, redact
         ("SharedKey account:abc=", "SharedKey ***"),
         ("no token eyJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJhIn0.c2lnbmF0dXJl here", "no token *** here"),
         ("accountkey = abc", "accountkey = ***"),
+        ('AccountKey = "abc=="', 'AccountKey = "***"'),
+        ("{'SharedAccessKey': 'abc='}", "{'SharedAccessKey': '***'}"),
+        ('{"password":"abc"}', '{"password":"***"}'),
+        ("SharedAccessKey: is missing", "SharedAccessKey: is missing"),
         ("the design of brook orders|1", "the design of brook orders|1"),
     ],
 )

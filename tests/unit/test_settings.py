@@ -210,6 +210,7 @@ def test_a_long_value_is_cut() -> None:
         (f"Endpoint=https://a;SharedAccessKeyName=n;SharedAccessKey={SECRET}", "has no Endpoint=sb://"),
         (f"Endpoint=sb://a;SharedAccessKey={SECRET}", "has no SharedAccessKeyName and SharedAccessKey"),
         (f"{SERVICEBUS};EntityPath=q", "has an EntityPath"),
+        (f"{SERVICEBUS};entitypath=q", "has an EntityPath"),
         (f"{SERVICEBUS};UseDevelopmentEmulator=True", "write it so or drop it"),
         (f"{SERVICEBUS};usedevelopmentemulator=true", "write it so or drop it"),
     ],
@@ -225,6 +226,8 @@ def test_connection_strings_as_the_portal_shows_them_are_taken(suffix: str) -> N
     load(servicebus_connection_string=f"{SERVICEBUS}{suffix}")
     load(servicebus_connection_string="Endpoint=sb://a;SharedAccessSignature=SharedAccessSignature sr=a&sig=b&se=1")
     load(blob_connection_string="UseDevelopmentStorage=true")
+    load(blob_connection_string="BlobEndpoint=http://127.0.0.1:10000/a;SharedAccessSignature=sv=1&sig=b")
+    load(blob_connection_string="BlobEndpoint=http://azurite:10000/a;AccountName=a;AccountKey=Yg==")
     load(blob_connection_string="BlobEndpoint=https://a.blob.core.windows.net;SharedAccessSignature=sv=1&sig=b")
 
 
@@ -235,6 +238,9 @@ def test_connection_strings_as_the_portal_shows_them_are_taken(suffix: str) -> N
         ("DefaultEndpointsProtocol=https;AccountName=a", "has no AccountName and AccountKey"),
         (f"AccountKey={SECRET};BlobEndpoint=http://x", "has no AccountName and AccountKey"),
         ("SharedAccessSignature=sig=x", "has neither AccountName nor BlobEndpoint"),
+        (f"BlobEndpoint=http://a;SharedAccessSignature=sig={SECRET}", "would be sent unencrypted"),
+        (f"blobendpoint=HTTP://a;SharedAccessSignature=sig={SECRET}", "would be sent unencrypted"),
+        (f"DefaultEndpointsProtocol=http;AccountName=a;SharedAccessSignature={SECRET}", "would be sent unencrypted"),
     ],
 )
 def test_a_blob_connection_string_that_would_fail_later_is_refused_unseen(value: str, reason: str) -> None:
