@@ -145,18 +145,27 @@ def _as_seen(event_id: str) -> str | bytes:
     return hashlib.blake2b(event_id.encode("utf-8", "surrogatepass"), digest_size=_ID_HASH_BYTES).digest()
 
 
+def metadata_too_large(index: int, guards: Guards) -> Problem:
+    """What is told of metadata that nobody looks into, because it is sure to be too large."""
+    return _too_large(f"events[{index}].metadata", f"over {guards.metadata_bytes_max:,}", guards)
+
+
+def _too_large(field: str, size: str, guards: Guards) -> Problem:
+    remedy = f"send at most {guards.metadata_bytes_max:,} bytes of it with an event, the rest as data"
+    return Problem(field, f"takes {size} bytes as JSON", remedy)
+
+
 def _metadata(field: str, metadata: dict[str, Any], guards: Guards) -> Iterator[Problem]:
     """What keeps metadata from being stored. Its size is asked only where it can be written at all."""
-    remedy = f"send at most {guards.metadata_bytes_max:,} bytes of it with an event, the rest as data"
     if _holds_more_than(metadata, guards.metadata_bytes_max // 2):
-        yield Problem(field, f"takes over {guards.metadata_bytes_max:,} bytes as JSON", remedy)
+        yield _too_large(field, f"over {guards.metadata_bytes_max:,}", guards)
         return
     is_json = True
     for problem in _json_value(field, metadata, guards.metadata_depth_max):
         is_json = False
         yield problem
     if is_json and (size_bytes := len(msgspec.json.encode(metadata))) > guards.metadata_bytes_max:
-        yield Problem(field, f"takes {size_bytes:,} bytes as JSON", remedy)
+        yield _too_large(field, f"{size_bytes:,}", guards)
 
 
 def _holds_more_than(metadata: dict[str, Any], values_max: int) -> bool:

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -223,6 +224,52 @@ async def test_invalid_events_are_told_as_they_are_inline() -> None:
     inline = command(events=(event("e1"), event("e1"), event("", event_type="")))
     sent, content = claimed(inline)
     assert await rejection(a_store(content), sent) == check_command(inline, Guards())
+
+
+@pytest.mark.parametrize("again", ["", "twice"])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+async def test_metadata_that_would_fill_the_memory_is_not_read(encoding: Encoding, again: str) -> None:
+    """Empty lists take up to sixty times their bytes; also where the field comes twice, the second time harmless."""
+    values = 3_000_000
+    good = event()
+    if encoding is Encoding.JSON_LINES:
+        bare = msgspec.json.encode(good)[:-1]
+        frame = (
+            bare + b',"metadata":{"a":[' + b"[]," * values + b"[]]}" + (b',"metadata":{}' if again else b"") + b"}\n"
+        )
+    else:
+        packed = msgspec.msgpack.encode(good)
+        name, fields = msgspec.msgpack.encode("metadata"), packed[0] + (2 if again else 1)
+        lists = b"\xdd" + values.to_bytes(4, "big") + b"\x90" * values
+        body = bytes([fields]) + packed[1:] + name + b"\x81\xa1a" + lists + (name + b"\x80" if again else b"")
+        frame = len(body).to_bytes(4, "big") + body
+    sent = with_claim(command(), claim_to(frame, 1, encoding))
+    tracemalloc.start()
+    try:
+        found = await prepare_claimed(sent, io.BytesIO(frame), TIME, Guards())
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most_bytes < 3 * len(frame) + 1_000_000
+    if again:
+        assert isinstance(found, PreparedCommand)
+    else:
+        assert isinstance(found, Rejected)
+        assert found.message.startswith("events[0].metadata: takes over 256,000 bytes as JSON; send at most 256,000")
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+async def test_a_large_event_with_metadata_is_read_as_any(encoding: Encoding) -> None:
+    metadata = {"a": ["\N{GRINNING FACE}" * 50, 1.5, None], "b": {"c": []}}
+    events = tuple(
+        msgspec.structs.replace(event(f"e{index}"), data=b"x" * 5_000, metadata=each)
+        for index, each in enumerate((metadata, {}, None))
+    )
+    inline = command(events=events)
+    sent, content = claimed(inline, encoding)
+    async with Claims(a_store(content), Guards(metadata_bytes_max=300)).resolved(sent, TIME) as found:
+        assert isinstance(found.command, PreparedCommand)
+        assert found.command.identity == prepare(inline, TIME).identity
 
 
 async def test_of_many_invalid_events_ten_are_told() -> None:

@@ -8,11 +8,11 @@ from typing import IO, Final
 import anyio.lowlevel
 import msgspec
 
-from schemas.claim_content import FRAME_LENGTH_BYTES, decoder
+from schemas.claim_content import FRAME_LENGTH_BYTES, MetadataTooLargeError, bounded_decoder, decoder
 from schemas.claims import Encoding
 from schemas.commands import ClaimedCommand, NewEvent
 from schemas.digests import PayloadDigest
-from schemas.guards import PROBLEMS_MAX, EventChecker, Guards
+from schemas.guards import PROBLEMS_MAX, EventChecker, Guards, metadata_too_large
 from schemas.problems import Problem, shortened
 from schemas.replies import Rejected, RejectionCode, rejected
 from worker.claims.base import ClaimsMisconfiguredError
@@ -72,7 +72,8 @@ class _Reading:
 
     def __init__(self, command: ClaimedCommand, file: IO[bytes], default_time: str, guards: Guards) -> None:
         self._count_told = command.claim.event_count
-        self._decode = decoder(command.claim.encoding)
+        self._guards = guards
+        self._decode = bounded_decoder(command.claim.encoding, guards.metadata_bytes_max)
         self._size_of = event_sizer(command, default_time)
         self._checker = EventChecker(guards)
         self._digest = PayloadDigest(command.expected, command.claim.event_count)
@@ -90,6 +91,9 @@ class _Reading:
             raise _wrong_count(self._count_told, "more")
         try:
             event = self._decode(frame)
+        except MetadataTooLargeError:
+            self.problems.append(metadata_too_large(index, self._guards))
+            return
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise _undecodable(index, shortened(str(error)) or "is not readable") from error
         self.problems.extend(islice(self._checker.problems(index, event), PROBLEMS_MAX - len(self.problems)))
