@@ -322,6 +322,34 @@ async def test_what_is_wrong_with_the_events_is_told_as_inline_and_the_blob_stay
     assert "head" not in world.store.documents(KEY), "decided without the store"
 
 
+async def test_rejected_when_it_is_planned_it_is_rejected_in_the_same_words_when_it_comes_again() -> None:
+    """With the blob gone, it could only be told that this is missing."""
+    world = World()
+    one = command(events=(event("e1", data=b"x" * 1_600_000),))
+    sent = world.upload(one)
+    for _ in range(2):
+        world.send(sent)
+        await world.settled()
+    first, second = world.bodies(one)
+    assert first == second
+    reply = decode_reply(first)
+    assert isinstance(reply, Rejected)
+    assert reply.code == RejectionCode.EVENT_TOO_LARGE
+    assert world.blobs.names() == ["blob-1"], "left to age, as that of every command that was rejected"
+
+
+async def test_a_command_under_a_used_id_takes_no_blob_away() -> None:
+    """It may name that of the command which it is taken for, sent to another brook and not decided yet."""
+    world = World()
+    world.send(command(command_id="c1", events=1))
+    world.send(world.upload(command(command_id="c1", events=2)))
+    await world.settled()
+    second = decode_reply(world.bodies(command(command_id="c1"))[1])
+    assert isinstance(second, Rejected)
+    assert second.code == RejectionCode.COMMAND_ID_REUSED
+    assert world.blobs.names() == ["blob-1"]
+
+
 async def test_a_bad_claim_is_rejected_and_one_beside_events_is_dead_lettered() -> None:
     world = World()
     bad, both = command(), command()

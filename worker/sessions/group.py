@@ -162,7 +162,9 @@ class GroupProcessor:
                     return self._replied(one.delivery, Complete(), found.command, {})
                 taken = Taken(delivery=one.delivery, key=one.key, command=found.command)
                 (decided,) = await self._append(brook, [taken], doubtful=doubtful)
-                return msgspec.structs.replace(decided, blob=found.blob)
+                # Rejected for what it asks for, which is not on record, it is told so again while the blob is there.
+                is_done = decided.told.code is None or decided.told.code in WITHHELD
+                return msgspec.structs.replace(decided, blob=found.blob if is_done else None)
         except StoreUnavailableError:
             raise
         except Exception:
