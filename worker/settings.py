@@ -161,7 +161,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, Meta(gt=0, le=3600, description="A session is given back after this long when every slot is busy.")
     ] = 30.0
     session_pause_initial_s: Annotated[
-        float, Meta(gt=0, le=300, description="Pause after the store or the lease was first found unavailable, or a session lost at once.")
+        float,
+        Meta(
+            gt=0,
+            le=300,
+            description="Pause after the store or the lease was first found unavailable, or a session lost at once.",
+        ),
     ] = 1.0
     session_pause_max_s: Annotated[
         float, Meta(gt=0, le=300, description="The longest such pause; each failure in a row doubles it.")
