@@ -11,6 +11,9 @@ from schemas.problems import Problem, shortened
 
 BLOB_NAME_LENGTH_MAX: Final = 250
 
+NUMBER_MAX: Final = 2**53 - 1
+"""What every language can hold exactly."""
+
 BLOB_NAME: Final = re.compile(r"[A-Za-z0-9_-]+(?:[./][A-Za-z0-9_-]+)*")
 SHA_256: Final = re.compile(r"[0-9a-f]{64}")
 PAYLOAD_DIGEST: Final = re.compile(r"[A-Za-z0-9_-]{12}")
@@ -64,9 +67,13 @@ def claim_problems(claim: Claim) -> Iterator[Problem]:
         )
     if claim.size_bytes < 1:
         yield Problem("claim.sizeBytes", "is not above 0", "give the size of the blob in bytes")
+    if claim.size_bytes > NUMBER_MAX:
+        yield Problem("claim.sizeBytes", "is beyond 2^53 - 1", "give the size of the blob in bytes")
     if SHA_256.fullmatch(claim.sha256) is None:
         yield Problem("claim.sha256", "is no SHA-256", "give 64 hexadecimal digits in lower case")
     if claim.event_count < 1:
         yield Problem("claim.eventCount", "is not above 0", "put at least one event into the blob")
+    if claim.event_count > NUMBER_MAX:
+        yield Problem("claim.eventCount", "is beyond 2^53 - 1", "give the number of events in the blob")
     if claim.payload_digest is not None and PAYLOAD_DIGEST.fullmatch(claim.payload_digest) is None:
         yield Problem("claim.payloadDigest", "is no payload digest", "give what schemas.digests makes, or leave it out")

@@ -11,7 +11,7 @@ from typing import Any, Final, get_args
 
 import msgspec
 
-from schemas.claims import BLOB_NAME, BLOB_NAME_LENGTH_MAX, PAYLOAD_DIGEST, SHA_256
+from schemas.claims import BLOB_NAME, BLOB_NAME_LENGTH_MAX, NUMBER_MAX, PAYLOAD_DIGEST, SHA_256
 from schemas.commands import SCHEMA_VERSION, Command
 from schemas.events import RecordedEvent
 from schemas.guards import RFC_3339
@@ -66,9 +66,9 @@ _CHECKED: Final[Mapping[str, Mapping[str, Json]]] = {
     "NewEvent": {"eventType": {"minLength": 1}, "data": _DATA, "time": _TIME},
     "Claim": {
         "blob": {"maxLength": BLOB_NAME_LENGTH_MAX, "pattern": _whole(BLOB_NAME)},
-        "sizeBytes": {"minimum": 1},
+        "sizeBytes": {"minimum": 1, "maximum": NUMBER_MAX},
         "sha256": {"pattern": _whole(SHA_256)},
-        "eventCount": {"minimum": 1},
+        "eventCount": {"minimum": 1, "maximum": NUMBER_MAX},
         "expiresAt": _TIME,
         "payloadDigest": {"pattern": _whole(PAYLOAD_DIGEST)},
     },

@@ -1,6 +1,6 @@
 """Commands with claims through the session server, over in-memory references that a test can break."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
@@ -52,11 +52,14 @@ class Losing(MemoryReplies):
         super().__init__()
         self._broker = broker
         self.losing = False
+        self.meanwhile: Callable[[], None] = lambda: None
+        """What happens elsewhere before the session is given to anybody again."""
 
     async def send(self, replies: Sequence[OutgoingReply]) -> None:
         await super().send(replies)
         if self.losing:
             self.losing = False
+            self.meanwhile()
             self._broker.take_lock(session_id_for(KEY))
             await anyio.sleep_forever()
 
@@ -239,11 +242,9 @@ async def test_a_blob_that_appears_after_the_rejection_does_not_help() -> None:
     one = command(events=2)
     sent, content = claimed(one)
     world.replies.losing = True
+    world.replies.meanwhile = lambda: world.blobs.put("blob-1", content)
     world.send(sent)
-    async with world.running():
-        await wait_until(lambda: len(world.bodies(one)) == 1, "rejected, and not settled")
-        world.blobs.put("blob-1", content)
-        await wait_until(lambda: world.broker.pending() == 0, "settled")
+    await world.settled()
     first, second = world.bodies(one)
     assert first == second
     assert await world.events() == []
@@ -256,14 +257,11 @@ async def test_a_rejection_outlives_all_that_is_decided_before_it_is_settled() -
     one = command(events=2)
     sent, content = claimed(one)
     world.replies.losing = True
+    world.replies.meanwhile = lambda: world.blobs.put("blob-1", content)
     world.send(sent)
     for _ in range(40):
         world.send(command())
-    options = msgspec.structs.replace(OPTIONS, group_commands_max=4)
-    async with world.running(options):
-        await wait_until(lambda: len(world.bodies(one)) == 1, "rejected, and not settled")
-        world.blobs.put("blob-1", content)
-        await wait_until(lambda: world.broker.pending() == 0, "settled")
+    await world.settled(msgspec.structs.replace(OPTIONS, group_commands_max=4))
     first, second = world.bodies(one)
     assert first == second
     assert one.command_id not in await world.events()
@@ -348,6 +346,22 @@ async def test_a_command_under_a_used_id_takes_no_blob_away() -> None:
     assert isinstance(second, Rejected)
     assert second.code == RejectionCode.COMMAND_ID_REUSED
     assert world.blobs.names() == ["blob-1"]
+
+
+@pytest.mark.parametrize("told", [{"event_count": 10**30}, {"size_bytes": 10**30}, {"event_count": 2**63}])
+@pytest.mark.parametrize("before", ["", "the id took effect before"])
+async def test_numbers_beyond_all_bounds_are_told_and_no_bug(told: dict[str, int], before: str) -> None:
+    world = World()
+    one = command(events=2)
+    if before:
+        world.send(one)
+    sent = world.upload(one)
+    world.send(with_claim(one, msgspec.structs.replace(sent.claim, **told)))
+    await world.settled()
+    reply = decode_reply(world.bodies(one)[-1])
+    assert isinstance(reply, Rejected)
+    assert reply.code == RejectionCode.INVALID_CLAIM
+    assert "is beyond 2^53 - 1" in reply.message
 
 
 async def test_a_bad_claim_is_rejected_and_one_beside_events_is_dead_lettered() -> None:
