@@ -52,3 +52,31 @@ async def test_a_steady_stream_behind_a_burst_does_not_hold_the_burst_up() -> No
         deliveries = await session.receive(COUNT_MAX, 1.0)
     assert QUEUED < len(deliveries) < COUNT_MAX
     assert [delivery.message_id for delivery in deliveries] == [str(number) for number in range(len(deliveries))]
+
+
+class Scripted(Streaming):
+    """A receiver whose calls give so many messages, one after the other, and then none."""
+
+    def __init__(self, *counts: int) -> None:
+        super().__init__()
+        self._counts = list(counts)
+
+    async def receive_messages(self, *, max_message_count: int, max_wait_time: float) -> list[Any]:
+        count = self._counts.pop(0) if self._counts else 0
+        assert count <= max_message_count
+        if not count:
+            await anyio.sleep(max_wait_time)
+        self.given += count
+        return [message(number) for number in range(self.given - count, self.given)]
+
+
+async def test_what_follows_a_full_receive_is_received_to_its_end_though_it_begins_with_a_few() -> None:
+    receiver: Any = Scripted(100, 3, 60, 37)
+    session = ServiceBusSession(receiver)
+    assert [len(await session.receive(100, 1.0)) for _ in range(2)] == [100, 100]
+
+
+async def test_a_few_that_come_by_themselves_are_not_kept_waiting_for_more() -> None:
+    receiver: Any = Scripted(3, 1, 1)
+    session = ServiceBusSession(receiver)
+    assert [len(await session.receive(100, 1.0)) for _ in range(3)] == [3, 1, 1]

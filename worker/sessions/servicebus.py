@@ -203,6 +203,7 @@ class ServiceBusSession:
         self._session_id = receiver.session.session_id
         self._lost = False
         self._gather_s = _GATHER_S
+        self._was_full = False
         self._lock_ends_s = anyio.current_time() + min(_remaining_s(receiver.session.locked_until_utc), _LOCK_MAX_S)
 
     @property
@@ -220,8 +221,10 @@ class ServiceBusSession:
             left_s = ends_s - anyio.current_time()
             if messages or left_s <= 0:
                 self._gather_s = _GATHER_S if len(messages) > 1 else _GATHER_ONE_S
-                if len(messages) >= _BURST_MIN:
+                # After a receive that was full, more is queued up, even if it begins with a few only.
+                if messages and (len(messages) >= _BURST_MIN or self._was_full):
                     messages += await self._rest_of_burst(count_max - len(messages))
+                self._was_full = len(messages) >= count_max
                 now_s = anyio.current_time()
                 return [_delivery(message, now_s) for message in messages]
             # Nothing came, so whatever comes now is all there is.
