@@ -90,11 +90,11 @@ class ReplyDispatcher:
     @contextmanager
     def expect(self, command: Command) -> Iterator[Waiter]:
         """Wait for a command's reply while the context lasts. Enter it before the command is sent."""
-        command_id = command.command_id
+        command_id, digest = command.command_id, _digest(command)
         waiter = Waiter(command_id)
         self._waiters.setdefault(command_id, []).append(waiter)
         self._remembered_max = max(self._remembered_max, len(self._waiters))
-        self._remember(command)
+        self._remember(command_id, digest)
         try:
             yield waiter
         finally:
@@ -142,13 +142,12 @@ class ReplyDispatcher:
             return await waiter.outcome()
         raise ReplyTimeoutError(waiter.command_id, waited_s=timeout_s, reason=self.trouble)
 
-    def _remember(self, command: Command) -> None:
+    def _remember(self, command_id: CommandId, digest: bytes) -> None:
         """Note what is asked for. The same id with another content is another question."""
-        digest = _digest(command)
-        asked = self._asked.get(command.command_id)
+        asked = self._asked.get(command_id)
         if asked is None or asked.digest != digest:
-            self._asked[command.command_id] = _Asked(digest)
-        self._asked.move_to_end(command.command_id)
+            self._asked[command_id] = _Asked(digest)
+        self._asked.move_to_end(command_id)
         while len(self._asked) > self._remembered_max:
             self._asked.popitem(last=False)
 

@@ -136,6 +136,13 @@ async def test_a_listener_that_fails_keeps_no_reply_from_anybody_else(capsys: py
     assert "a bug of the program" in told
 
 
+async def test_a_command_that_cannot_be_encoded_leaves_no_wait_behind() -> None:
+    dispatcher = ReplyDispatcher()
+    with pytest.raises(UnicodeEncodeError), dispatcher.expect(command("a", event_id="\ud800")):
+        pass
+    assert dispatcher.wanted == 0
+
+
 async def test_an_unreadable_reply_queue_ends_every_wait_with_its_reason() -> None:
     dispatcher = ReplyDispatcher()
     with dispatcher.expect(command("a")) as a, dispatcher.expect(command("b")) as b:
