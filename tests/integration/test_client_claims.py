@@ -4,7 +4,10 @@ import hashlib
 import re
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from typing import Any
 
+import msgspec
 import pytest
 from azure.core.exceptions import ResourceExistsError
 from azure.storage.blob.aio import BlobServiceClient, ContainerClient
@@ -12,6 +15,7 @@ from azure.storage.blob.aio import BlobServiceClient, ContainerClient
 from brook_client import BrookClient, ClaimUploadError, ClaimUploads
 from brook_client.connect import with_connection_string
 from schemas.claims import Encoding, claim_problems
+from schemas.codec import decode_command, encode_command
 from schemas.commands import AppendCommand, ClaimedCommand, NewEvent
 from schemas.digests import payload_digest
 from schemas.guards import Guards, check_command
@@ -59,6 +63,27 @@ async def test_what_is_uploaded_is_read_by_the_worker_as_the_same_command(
         assert isinstance(found.command, PreparedCommand)
         assert found.command.identity == prepare(one, TIME).identity
         assert [found.command.events[index] for index in range(300)] == list(one.events)
+
+
+async def test_metadata_that_only_json_writes_as_json_is_the_same_by_claim_as_inline(
+    backend: BlobBackend, container: ContainerClient
+) -> None:
+    """Dates, bytes and keys that are numbers: texts in the blob, but not in the canonical form of the digest."""
+    metadata: dict[str, Any] = {
+        "at": datetime(2026, 1, 31, tzinfo=UTC),
+        "raw": b"x",
+        "pair": (1, 2),
+        "by": {7: "seven"},
+    }
+    one = command(events=(msgspec.structs.replace(event(), metadata=metadata), event()))
+    sent = await ClaimUploads(container).upload(one)
+    inline = decode_command(encode_command(one))
+    async with (
+        blob_service_client(settings(backend.connection_string)) as client,
+        Claims(BlobClaimStore(client, CONTAINER), Guards()).resolved(sent, TIME) as found,
+    ):
+        assert isinstance(found.command, PreparedCommand), found.command
+        assert found.command.identity == prepare(inline, TIME).identity
 
 
 async def test_each_command_has_a_blob_of_its_own_which_tells_whose_it_is(container: ContainerClient) -> None:
