@@ -16,8 +16,6 @@ from bench.verify import WrongOutcomeError
 
 _ItemT = TypeVar("_ItemT")
 
-IDLE_WORKERS = ("seed", "null", "ours")
-
 
 class Results(msgspec.Struct, kw_only=True):
     """All runs by scenario and contender, in the order of the rounds; None where a run failed."""
@@ -71,7 +69,7 @@ async def _scenario(
 
 
 async def _idle(scenario: Idle, number: int, results: Results, tell: Callable[[str], None], tree: Path | None) -> None:
-    for worker in _rotated(IDLE_WORKERS, number):
+    for worker in _rotated(scenario.workers, number):
         runs = results.idle[scenario.name].setdefault(worker, [])
         try:
             run = await measure_idle(worker, scenario.samples, scenario.latency, tree=tree)
