@@ -10,6 +10,7 @@ from urllib.parse import quote
 from azure.core.exceptions import AzureError, ResourceExistsError
 
 from brook_client.errors import ClaimUploadError
+from brook_client.messages import check_numbers
 from schemas.claim_content import FRAME_LENGTH_BYTES, decoder, encoded
 from schemas.claims import Claim, Encoding
 from schemas.commands import AppendCommand, ClaimedCommand, NewEvent
@@ -68,7 +69,8 @@ class ClaimUploads:
     async def upload_events(self, events: Iterable[NewEvent]) -> Claim:
         """Upload events as they come, of which only a few megabytes are held at once; for a command of your own making.
 
-        Raises as `upload` does. An event that cannot be encoded raises what msgspec does.
+        Raises as `upload` does. An event that cannot be encoded raises what msgspec does, and a number in metadata
+        that is not finite ValueError.
         """
         return await self._uploaded(_Content(events, self._encoding, None), {})
 
@@ -134,6 +136,7 @@ class _Content:
 
     def _counted(self) -> Iterable[NewEvent]:
         for event in self._events:
+            check_numbers(self._count, event)
             self._count += 1
             yield event
 

@@ -140,6 +140,7 @@ class BrookClient:
             CommandTooLargeError, ClaimUploadError: nothing was sent.
             ReplyUnavailableError: the reply queue cannot be read.
             InvalidBrookKeyError: `brook` is text and no brook key.
+            ValueError: an id that no message can have, or a number in metadata that is not finite; nothing was sent.
         """
         command = AppendCommand(
             command_id=CommandId(command_id or str(uuid.uuid4())),
@@ -190,7 +191,7 @@ class BrookClient:
         """Send a command without awaiting its reply. Returns once the queue has it.
 
         Raises SendError, CommandTooLargeError or ClaimUploadError, as `append` does, and ValueError for an id that no
-        message can have.
+        message can have or a number in metadata that is not finite.
         """
         self._check_open()
         message = self._message_if_small(command)
@@ -207,6 +208,7 @@ class BrookClient:
         Raises:
             SendError: a batch was not confirmed; what of it took effect is not known.
             CommandTooLargeError, ClaimUploadError: of one command; those before it were sent.
+            ValueError: of one command, as `send` raises it; of those before it the confirmed batches were sent.
         """
         self._check_open()
         remaining = iter(commands)

@@ -1,5 +1,6 @@
 """Commands as Service Bus messages, and messages back to replies."""
 
+import json
 from typing import Final
 
 import msgspec
@@ -7,7 +8,7 @@ from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage
 
 from brook_client import tracing
 from schemas import codec
-from schemas.commands import Command
+from schemas.commands import AppendCommand, Command, NewEvent
 from schemas.ids import utf16_length
 from schemas.keys import session_id_for
 from schemas.replies import Reply
@@ -49,13 +50,16 @@ def command_message(
 
     It carries the trace context of the current span too, where there is one.
 
-    Raises ValueError for a command id that no message id can be.
+    Raises ValueError for a command id that no message id can be, and for metadata with a number that is not finite.
     """
     if not 0 < (length := utf16_length(command.command_id)) <= MESSAGE_ID_LENGTH_MAX:
         raise ValueError(
             f"commandId: is {length} characters long (UTF-16); use 1 to {MESSAGE_ID_LENGTH_MAX}, since it is the"
             " message id too"
         )
+    if isinstance(command, AppendCommand):
+        for index, event in enumerate(command.events):
+            check_numbers(index, event)
     return ServiceBusMessage(
         codec.encode_command(command, content_type),
         content_type=content_type,
@@ -66,6 +70,18 @@ def command_message(
         reply_to_session_id=reply_session_id,
         application_properties=tracing.properties(),
     )
+
+
+def check_numbers(index: int, event: NewEvent) -> None:
+    """Raise ValueError for a number in the metadata that JSON has no way to write: it would become null in silence."""
+    if not event.metadata:
+        return
+    try:
+        # What JSON writes as text is fine, and so are keys of other kinds: their encoder has its own word on them.
+        json.dumps(event.metadata, allow_nan=False, skipkeys=True, default=str)
+    except ValueError as error:
+        problem = f"events[{index}].metadata: holds a number that is not finite; send a finite number or null"
+        raise ValueError(problem) from error
 
 
 def received_reply(message: ServiceBusReceivedMessage) -> ReceivedReply:

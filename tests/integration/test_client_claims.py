@@ -1,6 +1,7 @@
 """What the client puts into Blob Storage for commands that no message holds, over a real socket."""
 
 import hashlib
+import math
 import re
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
@@ -84,6 +85,14 @@ async def test_metadata_that_only_json_writes_as_json_is_the_same_by_claim_as_in
     ):
         assert isinstance(found.command, PreparedCommand), found.command
         assert found.command.identity == prepare(inline, TIME).identity
+
+
+async def test_a_number_that_json_cannot_hold_is_refused_before_anything_is_there(container: ContainerClient) -> None:
+    before = [name async for name in container.list_blob_names()]
+    bad = msgspec.structs.replace(event(), metadata={"a": math.nan})
+    with pytest.raises(ValueError, match=r"events\[1\].metadata: .* finite"):
+        await ClaimUploads(container).upload(command(events=(event(), bad)))
+    assert [name async for name in container.list_blob_names()] == before
 
 
 async def test_each_command_has_a_blob_of_its_own_which_tells_whose_it_is(container: ContainerClient) -> None:

@@ -1,9 +1,14 @@
 """What a command looks like as a message."""
 
+import math
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import msgspec
 import pytest
 
 from brook_client.messages import command_message
-from schemas.codec import MSGPACK, decode_command
+from schemas.codec import JSON, MSGPACK, decode_command
 from schemas.commands import AppendCommand, NewEvent
 from schemas.keys import BrookKey, session_id_for
 from schemas.types import CommandId
@@ -37,3 +42,24 @@ def test_a_long_brook_key_travels_as_its_hash() -> None:
 def test_a_command_id_that_no_message_can_have_is_refused_before_sending(command_id: str) -> None:
     with pytest.raises(ValueError, match=r"commandId: .* use 1 to 128"):
         command_message(command(command_id))
+
+
+@pytest.mark.parametrize("content_type", [JSON, MSGPACK])
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_number_that_json_cannot_hold_is_refused_and_does_not_become_null(number: float, content_type: str) -> None:
+    good = command()
+    events = (good.events[0], msgspec.structs.replace(good.events[0], metadata={"a": [{"b": number}]}))
+    with pytest.raises(ValueError, match=r"events\[1\].metadata: .* finite"):
+        command_message(msgspec.structs.replace(good, events=events), content_type=content_type)
+
+
+def test_metadata_that_is_written_as_text_is_sent() -> None:
+    good = command()
+    metadata = {"at": datetime(2026, 1, 31, tzinfo=UTC), "price": Decimal("1.5"), "by": {7: 1.5}}
+    sent = msgspec.structs.replace(good, events=(msgspec.structs.replace(good.events[0], metadata=metadata),))
+    body = b"".join(command_message(sent).body)
+    assert decode_command(body).events[0].metadata == {
+        "at": "2026-01-31T00:00:00Z",
+        "price": "1.5",
+        "by": {"7": 1.5},
+    }
