@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
+import anyio
 import pytest
+from anyio.abc import SocketAttribute, SocketStream
 from azure.servicebus import ServiceBusMessage
 from azure.servicebus.amqp import AmqpAnnotatedMessage, AmqpMessageProperties
 from rich.console import Console
@@ -27,7 +29,7 @@ from worker.commands.dead_letter import Intent, Output, list_letters, purge, res
 from worker.commands.failures import CommandError, PartlyDoneError, UsageError
 from worker.deadletters.base import Selection
 from worker.sessions.base import RESUBMITTED
-from worker.sessions.servicebus import make_settleable
+from worker.sessions.messages import make_settleable
 
 pytestmark = pytest.mark.anyio
 
@@ -397,6 +399,31 @@ async def test_an_interruption_is_told_with_what_was_done(services: Services, qu
 
 
 @pytest.mark.slow
+async def test_looking_at_letters_can_be_interrupted_where_the_broker_does_not_answer(services: Services) -> None:
+    """It changes nothing, so nothing of it has to be waited for: Ctrl-C once took the 15 s of its time-out."""
+    asked = anyio.Event()
+
+    async def say_nothing(stream: SocketStream) -> None:
+        async with stream:
+            asked.set()
+            await anyio.sleep_forever()
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    place = f"sb://127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
+    key = "SharedAccessKeyName=a;SharedAccessKey=b;UseDevelopmentEmulator=true"
+    variables = services.variables("queue", servicebus_connection_string=f"Endpoint={place};{key}")
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, say_nothing)
+        async with running_command("dead-letter", "list", variables=variables) as process:
+            with anyio.fail_after(60):
+                await asked.wait()
+            interrupted_at_s = anyio.current_time()
+            process.send_signal(signal.SIGINT)
+            assert await process.ended() == 130
+            assert anyio.current_time() - interrupted_at_s < 10
+        tasks.cancel_scope.cancel()
+
+
 async def test_services_that_do_not_answer_are_one_line(services: Services) -> None:
     nowhere = "Endpoint=sb://127.0.0.1:1;SharedAccessKeyName=name;SharedAccessKey=a2V5;UseDevelopmentEmulator=true;"
     variables = services.variables("queue", servicebus_connection_string=nowhere)

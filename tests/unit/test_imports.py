@@ -22,6 +22,8 @@ AZURE_ADAPTERS = (
     "worker.locking.blob",
     "worker.operations",
     "worker.provisioning",
+    "worker.sessions.messages",
+    "worker.sessions.receivers",
     "worker.sessions.replies",
     "worker.sessions.servicebus",
     "worker.storage.cosmos",

@@ -15,7 +15,7 @@ from worker.clients import servicebus_client
 from worker.deadletters.base import Acted, Letter, LockLostError
 from worker.operations.broker import told
 from worker.sessions.base import RESUBMITTED
-from worker.sessions.servicebus import make_settleable
+from worker.sessions.messages import make_settleable
 from worker.settings import Settings
 
 _T = TypeVar("_T")
@@ -62,7 +62,8 @@ class ServiceBusDeadLetters:
         async def ask() -> list[ServiceBusReceivedMessage]:
             return await self._receiver.peek_messages(count_max, sequence_number=number, timeout=_CALL_TIMEOUT_S)
 
-        return [_letter(message) for message in await self._call("peek at the dead letters", ask)]
+        messages = await self._call("peek at the dead letters", ask, shield=False)
+        return [_letter(message) for message in messages]
 
     async def lock(self, count_max: int, wait_s: float) -> Sequence[Letter]:
         """Take letters under lock."""
@@ -116,7 +117,7 @@ class ServiceBusDeadLetters:
     async def _call(
         self, what: str, act: Callable[[], Awaitable[_T]], *, timeout_s: float = _CALL_TIMEOUT_S, shield: bool = True
     ) -> _T:
-        """Errors in our words. Only waiting for letters is cut off by a cancellation: the rest has to be known of."""
+        """Errors in our words. Cut off by a cancellation is only what changes nothing: the rest has to be known of."""
         try:
             with anyio.fail_after(timeout_s, shield=shield):
                 return await act()

@@ -4,7 +4,6 @@ A receiver belongs to one session and to one connection. Once either is lost the
 under the same receiver without a word; so the first failure ends the session here, and nothing is done on it again.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -15,10 +14,8 @@ import structlog
 from azure.servicebus import NEXT_AVAILABLE_SESSION, ServiceBusReceivedMessage
 from azure.servicebus import exceptions as errors
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
-from azure.servicebus.amqp import AmqpMessageBodyType
 
 from worker.sessions.base import (
-    RESUBMITTED,
     Abandon,
     BrokerRefusedError,
     BrokerUnavailableError,
@@ -28,6 +25,8 @@ from worker.sessions.base import (
     SessionLostError,
     Settlement,
 )
+from worker.sessions.messages import delivery_of
+from worker.sessions.receivers import keep_what_arrives, listen_in_short_turns, open_without_pauses
 from worker.telemetry.instruments import RENEWAL_LATENESS, REQUEST_DURATION, REQUESTS, RETRIES
 
 log = structlog.get_logger()
@@ -53,13 +52,6 @@ _TURN_S: Final = 0.25
 """One call of `receive_messages` on an idle session. A message that some other reading has put into the client's buffer
 between two calls is given out at the end of the call only."""
 
-_SOCKET_TIMEOUT_S: Final = 0.01
-"""How long the client listens before it lets others at the connection. The default holds renewals up for 0.2 s; each
-turn costs 0.15 ms of processor time."""
-
-_OPENING_STEPS_MAX: Final = 40
-"""Opening a session takes about nine; what takes more is waiting for one, and then a pause costs nothing."""
-
 _REQUEST_TIMEOUT_S: Final = 10.0
 _CLOSE_TIMEOUT_S: Final = 5.0
 _RENEWAL_RETRY_S: Final = 1.0
@@ -74,14 +66,6 @@ _LOCK_MARGIN_S: Final = 1.0
 
 _LOCK_MAX_S: Final = 300.0
 """Service Bus grants locks of up to five minutes; more can only be a difference between clocks."""
-
-_RESUBMITTED: Final = RESUBMITTED.encode()
-"""As the client gives a property's name."""
-
-_TRACE_PARENT, _DIAGNOSTIC_ID, _TRACE_STATE = _TRACE_NAMES = (b"traceparent", b"Diagnostic-Id", b"tracestate")
-"""The trace context of a message; older .NET clients carry the first under the second name."""
-
-_NO_PROPERTIES: Final[dict[str | bytes, Any]] = {}
 
 _REFUSED: Final = (
     errors.ServiceBusAuthenticationError,
@@ -114,13 +98,13 @@ class ServiceBusSessionSource:
             max_wait_time=self._accept_wait_s,
             prefetch_count=0,
         )
-        _keep_what_arrives(receiver)
-        _open_without_pauses(receiver)
+        keep_what_arrives(receiver)
+        open_without_pauses(receiver)
         what = f"accept a session of {self._queue!r}"
         try:
             with anyio.fail_after(self._accept_wait_s + _OPEN_TIMEOUT_S):
                 await receiver.__aenter__()
-            _listen_in_short_turns(receiver)
+            listen_in_short_turns(receiver)
             return ServiceBusSession(receiver)
         except BaseException as error:
             await _close(receiver)
@@ -129,70 +113,6 @@ class ServiceBusSessionSource:
             if isinstance(error, Exception):
                 raise broker_error(what, error) from error
             raise
-
-
-class _AlwaysReceiving(asyncio.Event):
-    """Tells the client that somebody is waiting for messages, whether or not a call is under way."""
-
-    def is_set(self) -> bool:
-        """Yes."""
-        return True
-
-
-def _keep_what_arrives(receiver: ServiceBusReceiver) -> None:
-    """Have the client keep messages that arrive between two calls of `receive_messages` for the next one.
-
-    Without prefetch, azure-servicebus 7.15 gives such a message back to the broker, which has sent the next ones
-    already: the session's order is lost. Here they are as safe as those received: the session's lock is on all of
-    them and is renewed. Nothing public changes it: with a prefetch, settling stalls for 0.2 s.
-    `tests/integration/test_session_order.py` fails without this.
-    """
-    assert hasattr(receiver, "_receive_context"), "azure-servicebus has changed: see the order test"
-    assert hasattr(receiver, "_await_settlement_outcome"), "azure-servicebus has changed: settling is slow now"
-    assert hasattr(receiver, "_further_pull_receive_timeout"), "azure-servicebus has changed: receiving is slow now"
-    receiver._receive_context = _AlwaysReceiving()  # noqa: SLF001 - as explained
-
-
-def _open_without_pauses(receiver: ServiceBusReceiver) -> None:
-    """Open a session in 25 instead of 480 ms.
-
-    azure-servicebus 7.15 takes one step for each frame that comes, and sleeps 50 ms between the steps, though each of
-    them waits for its frame already. Here the first steps follow each other at once; then it is left to its own pace,
-    so that nothing can spin.
-    """
-    create = receiver._create_handler  # noqa: SLF001 - as explained
-
-    def create_handler(auth: Any) -> None:
-        create(auth)
-        handler: Any = receiver._handler  # noqa: SLF001 - as explained
-        step = handler.client_ready_async
-        steps_left = _OPENING_STEPS_MAX
-
-        async def ready() -> bool:
-            nonlocal steps_left
-            while not await step():
-                steps_left -= 1
-                if steps_left <= 0:
-                    return False
-            # From here on the client asks at each turn whether the link is ready: that needs no detour.
-            handler.client_ready_async = step
-            return True
-
-        handler.client_ready_async = ready
-
-    receiver._create_handler = create_handler  # type: ignore[method-assign]  # noqa: SLF001 - as explained
-
-
-def _listen_in_short_turns(receiver: ServiceBusReceiver) -> None:
-    """Let writes at the connection once a session is open: reads and writes share one lock.
-
-    Not before: an acceptor that waits would listen a hundred times a second for nothing. The client has one setting
-    for both, so its two copies are changed here.
-    """
-    handler: Any = receiver._handler  # noqa: SLF001 - as explained
-    for owner in (handler, handler._connection):  # noqa: SLF001 - as explained
-        assert hasattr(owner, "_socket_timeout"), "azure-servicebus has changed: settling and renewals wait longer now"
-        owner._socket_timeout = _SOCKET_TIMEOUT_S  # noqa: SLF001 - as explained
 
 
 class ServiceBusSession:
@@ -226,7 +146,7 @@ class ServiceBusSession:
                     messages += await self._rest_of_burst(count_max - len(messages))
                 self._was_full = len(messages) >= count_max
                 now_s = anyio.current_time()
-                return [_delivery(message, now_s) for message in messages]
+                return [delivery_of(message, now_s) for message in messages]
             # Nothing came, so whatever comes now is all there is.
             self._receiver._further_pull_receive_timeout = 0.0  # noqa: SLF001 - as above
             turn_s = max(min(left_s, _TURN_S), _GATHER_ONE_S)
@@ -340,47 +260,6 @@ def _remaining_s(locked_until: datetime | None) -> float:
     if locked_until is None:
         return 0.0
     return (locked_until.astimezone(UTC) - datetime.now(UTC)).total_seconds()
-
-
-def _delivery(message: ServiceBusReceivedMessage, received_at_s: float) -> Delivery:
-    make_settleable(message)
-    properties = message.application_properties or _NO_PROPERTIES
-    binary = message.body_type == AmqpMessageBodyType.DATA
-    return Delivery(
-        body=b"".join(message.body) if binary else None,
-        content_type=_text(message.content_type),
-        message_id=_text(message.message_id),
-        session_id=_text(message.session_id),
-        reply_to=_text(message.reply_to),
-        reply_to_session_id=_text(message.reply_to_session_id),
-        enqueued_at=message.enqueued_time_utc,
-        delivery_count=message.delivery_count or 0,
-        is_resubmitted=_RESUBMITTED in properties,
-        received_at_s=received_at_s,
-        trace_parent=_text(properties.get(_TRACE_PARENT) or properties.get(_DIAGNOSTIC_ID)),
-        trace_state=_text(properties.get(_TRACE_STATE)),
-        raw=message,
-    )
-
-
-def make_settleable(message: ServiceBusReceivedMessage) -> None:
-    """Take a trace context off a message that is not ASCII.
-
-    azure-servicebus 7.15 decodes it when it settles the message, whether or not it traces, and raises
-    UnicodeDecodeError: the message could never be settled at all.
-    """
-    properties: dict[str | bytes, Any] = message.application_properties or _NO_PROPERTIES
-    for name in _TRACE_NAMES if properties else ():
-        value = properties.get(name)
-        if isinstance(value, bytes) and not value.isascii():
-            del properties[name]
-
-
-def _text(value: object) -> str | None:
-    """A property as text. By AMQP an id may be a UUID or a number; what is not UTF-8, the client leaves as bytes."""
-    if value is None or isinstance(value, str):
-        return value
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 async def _close(receiver: ServiceBusReceiver) -> None:
