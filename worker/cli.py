@@ -13,15 +13,14 @@ import typer
 from rich.console import Console
 
 from brook_client.client import BrookClient
-from brook_client.messages import ReceivedReply
 from schemas import codec
 from worker.clients import servicebus_connector
 from worker.commands import brook_cli, brooks_cli, check, dead_letter_cli, status_cli
 from worker.commands.claims import claim_uploads
 from worker.commands.failures import CommandError, reported
 from worker.commands.lines import chunks
-from worker.commands.send import SendSummary, send_lines
-from worker.commands.shared import ConfigOption, example, run_async, settings_of
+from worker.commands.send import SendSummary, print_reply, send_lines
+from worker.commands.shared import ConfigOption, example, open_standard_streams, run_async, settings_of
 from worker.settings import Settings
 
 app = typer.Typer(
@@ -41,6 +40,7 @@ PortOption = Annotated[int, typer.Option(min=0, max=65_535, metavar="N", help="0
 
 def main() -> None:
     """Run the command line."""
+    open_standard_streams()
     app(prog_name="brook-worker")
 
 
@@ -131,9 +131,6 @@ def send(
 ) -> None:
     """Send append commands. A bad line is told by its number; all good ones are sent."""
 
-    def on_reply(reply: ReceivedReply) -> None:
-        typer.echo(codec.encode_reply(reply.reply))
-
     async def send_all(settings: Settings, descriptor: int) -> SendSummary:
         content_type = codec.MSGPACK if msgpack else codec.JSON
         async with (
@@ -153,7 +150,7 @@ def send(
                 chunks(descriptor),
                 await_replies=await_replies,
                 quiet_s=timeout_s,
-                on_reply=on_reply,
+                on_reply=print_reply,
                 on_problem=_problem,
             )
 
@@ -162,6 +159,8 @@ def send(
         if await_replies and settings.reply_queue is None:
             raise CommandError("--await: replies go to a topic (reply_topic), which is not read here; use --no-await")
         if source == "-":
+            if sys.stdin is None:
+                raise CommandError("-: stdin is closed; give it a pipe or a file, or name a file")
             summary = run_async(send_all, settings, sys.stdin.fileno())
         else:
             try:

@@ -10,7 +10,7 @@ import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -21,7 +21,6 @@ from azure.core.settings import settings as azure_settings
 from azure.cosmos.aio import CosmosClient
 from azure.servicebus.aio import ServiceBusClient
 from azure.servicebus.aio.management import ServiceBusAdministrationClient
-from azure.storage.blob.aio import BlobServiceClient
 
 from worker.credentials import is_servicebus_emulator
 from worker.errors import SettingsError, StartError
@@ -29,6 +28,9 @@ from worker.identity import BLOB_SCOPE, SERVICEBUS_SCOPE, TokenError, TokenSourc
 from worker.locking.options import REQUEST_TIMEOUT_S
 from worker.settings import Settings
 from worker.telemetry.transport import ObservedTransport
+
+if TYPE_CHECKING:  # a third of a second, which most commands need not wait for
+    from azure.storage.blob.aio import BlobServiceClient
 
 CLOSE_TIMEOUT_S: Final = 5.0
 """How long closing one client may hold up the end of the program."""
@@ -71,12 +73,14 @@ async def cosmos_client(settings: Settings) -> AsyncIterator[CosmosClient]:
 
 
 @contextlib.asynccontextmanager
-async def blob_service_client(settings: Settings) -> AsyncIterator[BlobServiceClient]:
+async def blob_service_client(settings: Settings) -> AsyncIterator["BlobServiceClient"]:
     """Make the client for leases: no retries of its own, and no request outlives its lease.
 
     The SDK's default retry once made a renewal take longer than the lease lasted. Here whoever calls decides
     whether there is time for another try. Nothing is sent yet.
     """
+    from azure.storage.blob.aio import BlobServiceClient  # noqa: PLC0415 - as above
+
     async with contextlib.AsyncExitStack() as stack:
         url, secret = settings.blob_account_url, settings.blob_connection_string
         source = None if url is None else await stack.enter_async_context(token_source(settings, BLOB_SCOPE))

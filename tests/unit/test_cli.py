@@ -4,25 +4,33 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
+from brook_client.dispatch import Listener
 from brook_client.errors import SendError
+from brook_client.messages import ReceivedReply
 from schemas.codec import decode_command
-from schemas.commands import NewEvent
+from schemas.commands import AppendCommand, NewEvent
 from schemas.events import RecordedEvent
+from schemas.replies import Appended
 from schemas.types import CommandId, Position
 from worker.cli import app
 from worker.commands.failures import CommandError, reported
 from worker.commands.lines import chunks, commands
 from worker.commands.outstanding import Outstanding
 from worker.commands.read import at_most, write_ndjson, write_table
+from worker.commands.send import send_lines
+from worker.configuration import variable
+from worker.operations.workers import UrlError, checked_url
 
 pytestmark = pytest.mark.anyio
 
@@ -185,3 +193,140 @@ def test_the_process_exits_without_a_traceback(arguments: list[str], code: int, 
     assert done.returncode == code
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def started(shell: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A shell's command, in which $PYTHON is ours."""
+    return subprocess.run(
+        ["/bin/sh", "-c", shell],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={"COLUMNS": "200", "PATH": "", "PYTHON": sys.executable, **environment},
+        cwd=Path(__file__).parents[2],
+    )
+
+
+def test_starting_needs_no_blob_client() -> None:
+    done = started(
+        'exec "$PYTHON" -c "import sys, worker.cli; print([n for n in sys.modules if \'azure.storage\' in n])"'
+    )
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
+def test_a_closed_stdin_is_one_clear_line() -> None:
+    settings = {
+        "servicebus_connection_string": "Endpoint=sb://127.0.0.1:1;SharedAccessKeyName=a;SharedAccessKey=b",
+        "cosmos_endpoint": "http://127.0.0.1:1/",
+        "cosmos_key": "a2V5",
+        "blob_connection_string": "AccountName=a;AccountKey=a2V5;BlobEndpoint=http://127.0.0.1:1/a",
+    }
+    variables = {variable(name): value for name, value in settings.items()}
+    done = started('exec "$PYTHON" -m worker.cli send - <&-', **variables)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: -: stdin is closed; give it a pipe or a file, or name a file\n",
+    )
+
+
+def test_closed_streams_end_no_program() -> None:
+    """uvloop aborts when one of its own files gets a standard stream's number."""
+    program = "from worker.commands.shared import *; import anyio; open_standard_streams(); run_async(anyio.sleep, 0)"
+    done = started(f'exec "$PYTHON" -c "{program}" <&- >&-')
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_output_that_finds_no_room_is_one_clear_line() -> None:
+    program = (
+        "from worker.commands.failures import reported; from rich.console import Console\n"
+        "with reported():\n"
+        "    try:\n"
+        "        Console().out('x' * 9)\n"
+        "    except OSError as error:\n"
+        "        raise ExceptionGroup('tasks', [error])\n"
+    )
+    done = started(f'exec "$PYTHON" -c "{program}" > /dev/full')
+    assert "No space left on device; make room for it\n" in done.stderr
+    assert done.stderr.count("error: ") == 1
+    assert "Exception ignored" not in done.stderr
+
+
+class Answering:
+    """A client whose every command is answered at once, and whose listener's errors reach nobody."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self._listener: Listener | None = None
+
+    @contextmanager
+    def listen(self, listener: Listener) -> Iterator[None]:
+        self._listener = listener
+        yield
+
+    async def send_many(self, commands_: Iterable[AppendCommand], *, on_sent: Callable[[int], None]) -> None:
+        for one in commands_:
+            self.sent += 1
+            on_sent(1)
+            assert self._listener is not None
+            with suppress(Exception):  # as the client does
+                self._listener(reply_to(one))
+        await anyio.lowlevel.checkpoint()
+
+
+def reply_to(one: AppendCommand) -> ReceivedReply:
+    reply = Appended(command_id=one.command_id, first_position=Position(0), last_position=Position(0))
+    return ReceivedReply(command_id=one.command_id, reply=reply, body=b"", facts={})
+
+
+async def test_sending_ends_once_nobody_reads_the_replies() -> None:
+    """`send --await | head`: it would go on without a word to the end of its input, or wait for replies in vain."""
+    client = Answering()
+
+    async def source() -> AsyncIterator[bytes]:
+        yield line("c1") + b"\n"
+        await anyio.sleep_forever()
+
+    def unread(_: ReceivedReply) -> None:
+        raise BrokenPipeError
+
+    with anyio.fail_after(5), pytest.raises(CommandError, match="nobody reads the replies any more"):
+        await send_lines(
+            client,  # type: ignore[arg-type]  # what is needed of one
+            source(),
+            await_replies=True,
+            quiet_s=60,
+            on_reply=unread,
+            on_problem=pytest.fail,
+        )
+    assert client.sent == 1
+
+
+def test_a_reply_that_nobody_reads_leaves_no_complaint() -> None:
+    program = (
+        "import os, sys, time\n"
+        "from schemas.replies import Appended\n"
+        "from types import SimpleNamespace\n"
+        "from worker.commands.send import print_reply\n"
+        "read, write = os.pipe(); os.dup2(write, 1); os.close(read)\n"
+        "try:\n"
+        "    print_reply(SimpleNamespace(reply=Appended(command_id='c', first_position=0, last_position=0)))\n"
+        "except BrokenPipeError:\n"
+        "    sys.exit(7)\n"
+    )
+    done = started(f'exec "$PYTHON" -c "{program}"')
+    assert (done.returncode, done.stderr) == (7, "")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://[::1", "http://h:port", "http://h:99999", "http://:9464", "h:9464", "http://h/metrics", "http://h/#x"],
+)
+def test_an_address_that_is_none_is_told_as_such(url: str) -> None:
+    with pytest.raises(UrlError, match="is no worker's address; give it as http://HOST:PORT"):
+        checked_url(url)
+
+
+@pytest.mark.parametrize("url", ["http://h:9464/", "https://[::1]:9464", "http://worker"])
+def test_an_address_is_taken_without_its_slash(url: str) -> None:
+    assert checked_url(url) == url.rstrip("/")

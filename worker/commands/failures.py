@@ -1,7 +1,11 @@
 """Expected errors become lines for a person and an exit code; only bugs leave a traceback."""
 
+import errno
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import typer
 
@@ -14,6 +18,8 @@ from worker.sessions.base import BrokerError
 from worker.storage.base import StoreError
 
 EXPECTED = (BrokerError, BrookClientError, InvalidBrookKeyError, LeaseError, StoreError, WorkerError)
+
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class CommandError(WorkerError):
@@ -42,15 +48,24 @@ def reported(*further: type[Exception]) -> Iterator[None]:
     unless the error has another; after a signal it is 128 and the signal's number.
     """
     expected: tuple[type[Exception], ...] = (*EXPECTED, *further)
+
+    def is_expected(error: BaseException) -> bool:
+        return isinstance(error, expected) or (isinstance(error, OSError) and error.errno in _NO_ROOM)
+
     try:
         yield
     except InterruptedBySignalError as error:
         raise typer.Exit(error.exit_code) from error
+    except OSError as error:
+        if not is_expected(error):
+            raise
+        _tell([error])
+        raise typer.Exit(1) from error
     except expected as error:
         _tell([error])
         raise typer.Exit(_exit_code(error)) from error
     except BaseExceptionGroup as group:
-        _, unexpected = group.split(expected)
+        _, unexpected = group.split(is_expected)
         if unexpected is not None:
             raise
         leaves = list(_leaves(group))
@@ -72,5 +87,15 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
 
 def _tell(errors: list[BaseException]) -> None:
     for error in errors:
+        if isinstance(error, OSError):
+            typer.echo(f"error: what was asked for cannot be written: {error.strerror}; make room for it", err=True)
+            drop_stdout()
+            continue
         for line in str(error).splitlines() or [type(error).__name__]:
             typer.echo(f"error: {line}", err=True)
+
+
+def drop_stdout() -> None:
+    """Write what is left of stdout to nowhere: it would be tried again at the end, with a complaint on stderr."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,18 +4,34 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import nullcontext
 from typing import Final
 
+import anyio
 import msgspec
+import typer
 
 from brook_client.client import BrookClient
 from brook_client.errors import CommandTooLargeError
 from brook_client.messages import ReceivedReply
+from schemas import codec
 from schemas.commands import AppendCommand
-from worker.commands.failures import CommandError
+from worker.commands.failures import CommandError, drop_stdout
 from worker.commands.lines import commands
 from worker.commands.outstanding import Outstanding
 
 _OUTSTANDING_MAX: Final = 10_000
 _NAMED_MAX: Final = 10
+_UNREAD: Final = (
+    "nobody reads the replies any more, so no more was sent; what was sent may still take effect, and sending it again"
+    " under the same command ids is safe"
+)
+
+
+def print_reply(reply: ReceivedReply) -> None:
+    """Print a reply as a line of JSON. Raises BrokenPipeError when nobody reads stdout any more."""
+    try:
+        typer.echo(codec.encode_reply(reply.reply))
+    except BrokenPipeError:
+        drop_stdout()
+        raise
 
 
 class SendSummary(msgspec.Struct):
@@ -37,10 +53,13 @@ async def send_lines(
     """Send every good line of `source` in order; tell every bad one and go on.
 
     With `await_replies`, return when each command has its reply. Raises CommandError when none came for `quiet_s`
-    although some are missing, and what the client raises when the queue does not take a command.
+    although some are missing, or `on_reply` raised BrokenPipeError, and what the client raises when the queue does not
+    take a command.
     """
     summary = SendSummary()
     outstanding = Outstanding()
+    wanted = anyio.CancelScope()
+    tell_reply = _until_unread(on_reply, wanted)
 
     def bad_line(number: int, problem: str) -> None:
         summary.bad_lines += 1
@@ -48,14 +67,14 @@ async def send_lines(
 
     def replied(reply: ReceivedReply) -> None:
         outstanding.settle(reply.command_id)
-        on_reply(reply)
+        tell_reply(reply)
 
     def too_large(error: CommandTooLargeError) -> None:
         summary.bad_lines += 1
         outstanding.settle(error.command_id)
         on_problem(str(error))
 
-    with client.listen(replied) if await_replies else nullcontext():
+    with wanted, client.listen(replied) if await_replies else nullcontext():
         async for group in commands(source, bad_line):
             if await_replies:
                 for command in group:
@@ -65,6 +84,8 @@ async def send_lines(
                 break
         if not await outstanding.at_most(0, quiet_s=quiet_s):
             raise CommandError(_missing(outstanding, quiet_s))
+    if wanted.cancelled_caught:
+        raise CommandError(_UNREAD)
     return summary
 
 
@@ -86,6 +107,21 @@ async def _send_all(
             on_too_large(error)
         else:
             return sent
+
+
+def _until_unread(on_reply: Callable[[ReceivedReply], None], wanted: anyio.CancelScope) -> Callable[..., None]:
+    """`on_reply`, but for the broken pipe that it raises once nobody reads what it prints: that cancels `wanted`.
+
+    A client's listener cannot raise to whom it belongs.
+    """
+
+    def tell(reply: ReceivedReply) -> None:
+        try:
+            on_reply(reply)
+        except BrokenPipeError:
+            wanted.cancel()
+
+    return tell
 
 
 def _missing(outstanding: Outstanding, quiet_s: float) -> str:

@@ -1,6 +1,7 @@
 """What all subcommands have in common: their options, their settings, and how they run."""
 
 import importlib.util
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -20,6 +21,18 @@ ConfigOption = Annotated[
 ]
 BrookArgument = Annotated[str, typer.Argument(metavar="BROOK", help="The brook: name|entityId.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
+
+
+def open_standard_streams() -> None:
+    """Open those of stdin, stdout and stderr that are closed, for nothing: what is opened next would take their place.
+
+    Other data would go there then; uvloop ends the program where it does.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest that is free
 
 
 def example(*lines: str) -> str:

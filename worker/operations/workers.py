@@ -135,9 +135,14 @@ async def reachable_workers(urls: Sequence[str]) -> AsyncIterator[Workers]:
 
 def checked_url(url: str) -> str:
     """The address without a slash at its end. Raises UrlError for a text that is no address of a worker."""
-    parts: Any = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/") or parts.query:
-        raise UrlError(f"--url: {url!r} is no worker's address; give it as http://HOST:PORT")
+    wrong = UrlError(f"--url: {url!r} is no worker's address; give it as http://HOST:PORT")
+    try:
+        parts: Any = urlsplit(url)
+        has_host = bool(parts.hostname) and parts.port != 0  # reading the port raises, where it is none
+    except ValueError as error:
+        raise wrong from error
+    if parts.scheme not in ("http", "https") or not has_host or parts.path.strip("/") or parts.query or parts.fragment:
+        raise wrong
     return url.rstrip("/")
 
 

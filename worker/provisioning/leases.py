@@ -1,13 +1,17 @@
 """The blob containers: of the leases, and of the claims."""
 
+from typing import TYPE_CHECKING
+
 import structlog
 from azure.core.exceptions import AzureError, ResourceExistsError, ResourceNotFoundError
-from azure.storage.blob.aio import BlobServiceClient
 
 from worker.clients import blob_service_client
 from worker.credentials import blob_entry
 from worker.provisioning.findings import Finding, ProvisioningError, State, asked
 from worker.settings import Settings
+
+if TYPE_CHECKING:  # a third of a second to import, which the other commands need not wait for
+    from azure.storage.blob.aio import BlobServiceClient
 
 log = structlog.get_logger()
 
@@ -19,7 +23,7 @@ async def provision_leases(settings: Settings, *, make: bool) -> list[Finding]:
     return await _container(settings, settings.lease_container, "lease_container", make=make)
 
 
-async def check_leases(client: BlobServiceClient, settings: Settings) -> None:
+async def check_leases(client: "BlobServiceClient", settings: Settings) -> None:
     """Look for the container at the start of a worker. Raises ProvisioningError when it is missing; makes nothing.
 
     Whatever else is wrong is left to the leases: credentials may be for blobs alone, and an outage passes.
