@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, ExitStack, suppress
 from functools import partial
 from types import TracebackType
 from typing import Final, Self, TypedDict, TypeVar, Unpack
+from weakref import WeakSet
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
@@ -28,6 +29,8 @@ _READ_TOGETHER: Final = 200
 """Events handed from one thread to the other at once."""
 
 _NOT_OPEN: Final = "the client is not open; use it inside its `with` block"
+
+_OF_ANOTHER_PROCESS: Final = "the client was opened in another process; open one in each, after forking"
 
 OpenReader = Callable[[], AbstractAsyncContextManager[BrookReader]]
 """Opens a reader in the client's event loop, where it lives."""
@@ -74,13 +77,12 @@ class BrookClient:
         self._options = options
         self._stack = ExitStack()
         self._portal: BlockingPortal | None = None
-        self._process_id = os.getpid()
+        self._is_of_another_process = False
 
     def __enter__(self) -> Self:
         """Start the thread. Nothing is sent yet, but what there is to open is opened."""
         if self._portal is not None:
             raise BrookClientError("the client is open already; share it between threads, or make another one")
-        self._process_id = os.getpid()
         with ExitStack() as stack:
             portal = stack.enter_context(start_blocking_portal("asyncio"))
             stack.callback(_end, portal)
@@ -94,7 +96,9 @@ class BrookClient:
             client = portal.call(make)
             self._client = stack.enter_context(portal.wrap_async_context_manager(client))
             self._portal = portal
+            self._is_of_another_process = False
             self._stack = stack.pop_all()
+        _OPEN.add(self)
         return self
 
     def __exit__(
@@ -102,9 +106,7 @@ class BrookClient:
     ) -> None:
         """Close, within a bound. Calls of other threads that are under way end in an error."""
         self._portal = None
-        if os.getpid() != self._process_id:
-            self._stack.pop_all()  # the thread is the other process's, and what it has open too
-            return
+        _OPEN.discard(self)
         self._stack.close()
 
     def append(
@@ -170,10 +172,16 @@ class BrookClient:
     def _open_portal(self) -> BlockingPortal:
         portal = self._portal  # another thread may close the client at any moment
         if portal is None:
-            raise BrookClientError(_NOT_OPEN)
-        if os.getpid() != self._process_id:
-            raise BrookClientError("the client was opened in another process; open one in each, after forking")
+            raise BrookClientError(_OF_ANOTHER_PROCESS if self._is_of_another_process else _NOT_OPEN)
         return portal
+
+    def forget(self) -> None:
+        """Let go of what another process has open, whose thread is not here: closing it would wait for ever."""
+        if self._portal is not None:
+            self._portal._event_loop_thread_id = None  # noqa: SLF001 - so it knows that it does not run
+        self._portal = None
+        self._is_of_another_process = True
+        self._stack.pop_all()
 
     def _call(self, act: Callable[[], Awaitable[_T]]) -> _T:
         """Do something on the event loop's thread and wait for it."""
@@ -203,3 +211,16 @@ async def _next_of(events: AsyncIterator[RecordedEvent]) -> list[RecordedEvent]:
 def _end(portal: BlockingPortal) -> None:
     """Cancel the calls that are still under way: closing has ended those that end by themselves."""
     portal.call(portal.stop, True)
+
+
+_OPEN: Final[WeakSet[BrookClient]] = WeakSet()
+
+
+def _forget_all() -> None:
+    for client in tuple(_OPEN):
+        client.forget()
+    _OPEN.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
