@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import msgspec
 import pytest
 
@@ -24,7 +25,7 @@ from worker.locking.options import LeaseOptions
 from worker.protocol.model import Limits
 from worker.protocol.prepare import PreparedCommand
 from worker.protocol.writes import Create, Operation
-from worker.sessions.base import BrokerUnavailableError, OutgoingReply
+from worker.sessions.base import BrokerUnavailableError, CommandSession, OutgoingReply
 from worker.sessions.group import GroupProcessor
 from worker.sessions.intake import Intake
 from worker.sessions.memory import MemoryBroker, MemoryReplies
@@ -258,6 +259,35 @@ async def test_a_store_outage_settles_nothing_counts_no_delivery_and_loses_nothi
     assert world.store.failing == 0
     assert [delivery.delivery_count for delivery in world.broker.completed] == [0, 0, 0]
     assert [sent.correlation_id for sent in world.replies.sent] == ["c0", "c1", "c2"]
+
+
+async def test_a_worker_with_nothing_to_do_is_ready_again_after_the_broker_was_away() -> None:
+    """It stayed unready until the next command came, however late: an alert at night, and no scaling in."""
+    world = World()
+    source = ReturningBroker(world.broker)
+    server = SessionServer(
+        source, world.leases, GroupProcessor(Intake(Guards(), frozenset()), world.handler, world.replies), OPTIONS
+    )
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.run, world.stopping)
+        await wait_until(lambda: server.trouble is not None, "the outage shows")
+        source.is_away = False
+        await wait_until(lambda: server.trouble is None, "the worker is ready again")
+        world.stopping.set()
+
+
+class ReturningBroker:
+    """A broker that is away until `is_away` is unset, and then has no session for anybody."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+        self.is_away = True
+
+    async def accept(self) -> CommandSession | None:
+        await anyio.lowlevel.checkpoint()
+        if self.is_away:
+            raise BrokerUnavailableError("accept a session: no answer")
+        return await self._broker.accept()
 
 
 async def test_a_reply_whose_sending_failed_is_sent_again_with_the_same_bytes() -> None:

@@ -48,6 +48,23 @@ async def test_a_broker_that_does_not_answer_is_one_at_once() -> None:
     assert not it.is_open
 
 
+async def test_an_answer_of_the_broker_closes_what_its_silence_opened() -> None:
+    """Without it a worker with nothing to do would never be ready again after an outage."""
+    it = breaker()
+    it.failed("accept a session: no answer")
+    it.answered()
+    assert (it.is_open, it.reason) == (False, None)
+
+
+async def test_an_answer_of_the_broker_says_nothing_of_the_store() -> None:
+    it = breaker()
+    it.answered()
+    it.failed("store: no answer", "orders|1")
+    it.failed("store: no answer", "orders|2")
+    it.answered()
+    assert it.reason == "store: no answer"
+
+
 async def test_while_it_is_open_one_at_a_time_gets_through_and_none_before_the_pause_is_over() -> None:
     it, stopping = breaker(), Stopping()
     it.failed("no answer")

@@ -30,6 +30,7 @@ class Breaker:
         self._probing = False
         self._failing: str | None = None
         self._reason: str | None = None
+        self._of_broker = False
         self._changed = anyio.Event()
 
     @property
@@ -48,11 +49,20 @@ class Breaker:
         if self.is_open:
             log.info("breaker.closed")
             self._reason = None
+            self._of_broker = False
             BREAKER_OPEN.set(0)
             BREAKER_CHANGES.add(1, "closed")
             self._probe_at_s = None
             self._pause_s = self._pause_initial_s
             self._notify()
+
+    def answered(self) -> None:
+        """Close where the broker's own silence opened: it has answered, if only that no session waits.
+
+        What opened it otherwise shows well again with a session only, in which something is done.
+        """
+        if self._of_broker:
+            self.succeeded()
 
     def failed(self, reason: str, session_id: str | None = None) -> None:
         """Open, or stay open for longer if it was a probe that failed. Without a session it was the broker that did."""
@@ -67,6 +77,7 @@ class Breaker:
         log.warning("breaker.opened", reason=reason, pause_s=round(pause_s, 2))
         # Whoever is not ready tells why, but not whose commands it was about.
         self._reason = reason if session_id is None else reason.replace(repr(session_id), "of a session")
+        self._of_broker = session_id is None
         BREAKER_OPEN.set(1)
         BREAKER_CHANGES.add(1, "open")
         self._probe_at_s = anyio.current_time() + pause_s

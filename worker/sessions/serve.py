@@ -99,6 +99,8 @@ class SessionServer:
                 accepted_at_s = anyio.current_time()
                 self._accepted_any = True
                 await self._serve(session, stopping)
+            elif not stopping.is_set:
+                self._breaker.answered()
         except EXPECTED as error:
             if isinstance(error, BrokerRefusedError) and not self._accepted_any:
                 raise
