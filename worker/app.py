@@ -139,7 +139,7 @@ async def _replies(settings: Settings) -> AsyncIterator[ServiceBusReplies]:
         try:
             await replies.open()
         except BrokerError as error:
-            raise StartError(f"reply_queue or reply_topic: {error}") from error
+            raise StartError(f"reply_queue or reply_topic, {address!r}: {error}") from error
         try:
             yield replies
         finally:

@@ -9,10 +9,13 @@ from rich.console import Console
 
 from schemas.types import Position
 from tests.support.brooks import KEY, prepared
+from worker.commands.failures import CommandError
 from worker.commands.inspect import inspected, tell
-from worker.commands.recover import recovered
+from worker.commands.recover import leased, recovered
 from worker.handlers.append import AppendHandler, BrookContendedError
 from worker.handlers.brook import BrookState
+from worker.locking.memory import MemoryLeaseManager, MemoryLeaseService
+from worker.locking.options import LeaseOptions
 from worker.protocol.documents import Document
 from worker.protocol.model import Limits
 from worker.protocol.writes import Create
@@ -141,3 +144,11 @@ async def test_the_table_and_the_json_hold_the_same() -> None:
         30,
         30,
     )
+
+
+async def test_a_brook_that_a_worker_has_in_hand_is_told_with_what_to_do() -> None:
+    service, options = MemoryLeaseService(), LeaseOptions(acquire_timeout_s=0.2)
+    async with leased(MemoryLeaseManager(service, options), "a|b", renew_after_s=10):
+        with pytest.raises(CommandError, match=r"held by another: .*\n.*run the command again in a minute"):
+            async with leased(MemoryLeaseManager(service, options), "a|b", renew_after_s=10):
+                pytest.fail("two hold it")
