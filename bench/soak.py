@@ -39,7 +39,7 @@ _SMALL_BROOKS: Final = 8
 """In each wave, as many brooks that no wave before had."""
 
 _DATA: Final = bytes(200)
-_SAMPLE_EVERY_S: Final = 1.0
+_SAMPLE_EVERY_S: Final = 0.25
 _MEMORY_TOLERANCE: Final = 0.10
 _QUIET_S: Final = 60.0
 

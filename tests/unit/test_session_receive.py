@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from azure.servicebus.amqp import AmqpMessageBodyType
 
@@ -80,3 +81,37 @@ async def test_a_few_that_come_by_themselves_are_not_kept_waiting_for_more() -> 
     receiver: Any = Scripted(3, 1, 1)
     session = ServiceBusSession(receiver)
     assert [len(await session.receive(100, 1.0)) for _ in range(3)] == [3, 1, 1]
+
+
+class Noting(Scripted):
+    """Notes how long it was to wait for more behind the first message."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.waits_s: list[float] = []
+
+    async def receive_messages(self, *, max_message_count: int, max_wait_time: float) -> list[Any]:
+        self.waits_s.append(self._further_pull_receive_timeout)
+        return await super().receive_messages(max_message_count=max_message_count, max_wait_time=max_wait_time)
+
+
+@pytest.mark.parametrize(("pass_s", "least_s", "most_s"), [(0.0, 0.02, 0.221), (0.05, 0.2, 0.221)])
+async def test_a_busy_event_loop_is_given_some_passes_to_bring_what_has_queued_up(
+    pass_s: float, least_s: float, most_s: float
+) -> None:
+    receiver: Any = Noting()
+    session = ServiceBusSession(receiver)
+
+    async def work() -> None:
+        while True:
+            ends_s = anyio.current_time() + pass_s
+            while anyio.current_time() < ends_s:
+                pass
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(work)
+        await anyio.lowlevel.checkpoint()
+        await session.receive(10, 1.0)
+        tasks.cancel_scope.cancel()
+    assert least_s <= receiver.waits_s[0] <= most_s
