@@ -101,10 +101,12 @@ class SqliteJournal:
                     self._connection.execute("DELETE FROM rows WHERE space = ? AND key = ?", (space, key))
                 else:
                     self._connection.execute("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", (space, key, value))
+            self._connection.execute("COMMIT")
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            # Where the disk is full SQLite has rolled back by itself, and another ROLLBACK would hide the reason.
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
             raise
-        self._connection.execute("COMMIT")
 
     def close(self) -> None:
         """Release the file. Idempotent."""
