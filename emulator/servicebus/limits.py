@@ -15,6 +15,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """AMQP sessions and links of one connection; not the sessions of a queue."""
     idle_timeout_s: float = 240.0
     """Advertised to clients; a connection that is silent for one and a half times as long is closed."""
+    link_idle_timeout_s: float = 600.0
+    """A link on which nothing happened for so long is detached; heartbeats do not count."""
+    unlinked_timeout_s: float = 300.0
+    never_linked_timeout_s: float = 60.0
+    """A connection without a link to an entity is closed: after its last one, and where there never was one."""
     handshake_timeout_s: float = 20.0
     """From accepting a connection to its AMQP open."""
     write_buffer_bytes_max: int = 4_194_304

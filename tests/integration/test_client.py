@@ -76,6 +76,14 @@ def line(one: AppendCommand) -> bytes:
     return encode_command(one) + b"\n"
 
 
+async def test_a_client_that_sent_nothing_for_ten_minutes_goes_on(azure: Emulator, client: BrookClient) -> None:
+    for number in range(3):
+        async with Responder(azure.servicebus_connection_string).running():
+            reply = await client.append("order|1", [event()], expected="any", command_id=f"c{number}")
+            assert reply.command_id == f"c{number}"
+        azure.clock.jump_s(601)  # links that nobody uses are detached, and locks end
+
+
 async def test_an_append_is_answered_with_its_reply(responder: Responder, client: BrookClient) -> None:
     reply = await client.append("order|1", [event()], expected="empty", command_id="c1", correlation_id="case")
     assert reply == Appended(command_id=CommandId("c1"), first_position=Position(0), last_position=Position(0))

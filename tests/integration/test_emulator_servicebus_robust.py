@@ -135,7 +135,7 @@ async def test_client_that_asks_and_never_reads_is_cut_off_before_memory_is() ->
         writer.write(AMQP_HEADER + frame(0, out.open_("client", 65_536, 9, 0)) + frame(0, begin))
         await wait_until(lambda: any(peer.connection and peer.connection.channels for peer in server._peers), "begun")
         (connection,) = (peer.connection for peer in server._peers if peer.connection and not peer.connection.claims)
-        connection.claims[""] = Claim("", 1e12)
+        connection.claims.put(Claim("", 1e12))
         node = Described(ULong(p.SOURCE), ["q/$management"])
         here = Described(ULong(p.TARGET), ["here"])
         for handle, receives, source, target in ((0, True, node, here), (1, False, here, node)):

@@ -2,8 +2,10 @@
 
 from collections.abc import AsyncIterator
 
+import anyio
 import pytest
 
+from emulator.clock import SystemClock
 from emulator.config import QueueConfig
 from emulator.servicebus import ServiceBusServer
 from tests.support.servicebus import client_of, running
@@ -13,9 +15,17 @@ from worker.sessions.replies import ServiceBusReplies
 pytestmark = pytest.mark.anyio
 
 
+IDLE_S = 601.0
+
+
 @pytest.fixture
-async def server() -> AsyncIterator[ServiceBusServer]:
-    async with running(QueueConfig(name="replies", requires_session=True)) as it:
+def clock() -> SystemClock:
+    return SystemClock()
+
+
+@pytest.fixture
+async def server(clock: SystemClock) -> AsyncIterator[ServiceBusServer]:
+    async with running(QueueConfig(name="replies", requires_session=True), clock=clock) as it:
         yield it
 
 
@@ -39,3 +49,18 @@ async def test_an_address_is_one_entity_in_whatever_case_it_is_written(server: S
         assert server.connection_count == 1
         await replies.close()
     assert len(server.engine.messages("replies")) == 5
+
+
+async def test_replies_go_out_after_the_service_has_detached_every_idle_sender(
+    server: ServiceBusServer, clock: SystemClock
+) -> None:
+    async with client_of(server) as client:
+        replies = ServiceBusReplies(client, "replies", timeout_s=5)
+        async with anyio.create_task_group() as tasks:
+            for number in range(4):
+                tasks.start_soon(replies.send, [reply(number)])
+        for number, nobody_for_s in ((4, IDLE_S), (5, 2 * IDLE_S)):  # the second time the connections are gone as well
+            clock.jump_s(nobody_for_s)
+            await replies.send([reply(number)])
+        await replies.close()
+    assert sorted(view.message_id or "" for view in server.engine.messages("replies")) == [f"r:{n}" for n in range(6)]

@@ -9,6 +9,7 @@ from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
 from emulator.clock import Clock, SystemClock
 from emulator.config import QueueConfig, ServiceBusConfig, SubscriptionConfig, TopicConfig
 from emulator.faults import Faults
+from emulator.identity import TokenAuthority
 from emulator.journal import Journal, MemoryJournal
 from emulator.servicebus import Limits, ServiceBusServer
 
@@ -24,6 +25,7 @@ async def running(
     journal: Journal | None = None,
     faults: Faults | None = None,
     limits: Limits | None = None,
+    authority: TokenAuthority | None = None,
 ) -> AsyncIterator[ServiceBusServer]:
     """A server with these entities; afterwards it has left no connection and no timer."""
     server = ServiceBusServer(
@@ -32,6 +34,7 @@ async def running(
         journal=journal or MemoryJournal(),
         faults=faults or Faults(),
         limits=limits,
+        authority=authority,
     )
     await server.start()
     try:

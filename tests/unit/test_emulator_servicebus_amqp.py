@@ -266,7 +266,7 @@ class Clockwork:
         return [decode(each.body)[0] for each in reader.frames() if each.body]
 
     def authorize(self, path: str = "") -> None:
-        self.connection.claims[path] = Claim(path, 1.0)
+        self.connection.claims.put(Claim(path, 1.0))
 
 
 OPEN = frame(0, out.open_("client", 65_536, 255, 0))
@@ -418,6 +418,35 @@ def test_window_of_the_client_is_honoured() -> None:
 def flow(handle: int, count: int, credit: int, *, drain: bool = False) -> bytes:
     fields = (UInt(0x40000000), UInt(1_000), UInt(0), UInt(9), UInt(handle), UInt(count), UInt(credit), None, drain)
     return frame(0, out.described(p.FLOW, fields))
+
+
+@pytest.mark.parametrize(
+    ("address", "receives", "code", "kind"),
+    [
+        ("q", False, "publisher", "AmqpMessagePublisher"),
+        ("q", True, "consumer", "AmqpMessageConsumer"),
+        ("q/$management", False, "client", "AmqpControlProtocolClient"),
+    ],
+)
+def test_idle_link_is_detached_with_the_reason_of_the_service(
+    address: str, receives: bool, code: str, kind: str
+) -> None:
+    host = opened()
+    host.connection.receive(attach(0, address, receives=receives) + attach(1, "$cbs", receives=True))
+    host.replies()
+    host.engine.context.clock.jump_s(599)
+    host.engine.advance()
+    assert host.replies() == []
+    host.engine.context.clock.jump_s(1)
+    host.engine.advance()
+    (detached,) = host.replies()
+    assert detached.value[0] == 0
+    condition, description = detached.value[2].value[:2]
+    assert condition == "amqp:link:detach-forced"
+    assert description == (
+        f"The link 'link0' is force detached. Code: {code}(link0). Details: {kind}.IdleTimerExpired: Idle timeout:"
+        " 00:10:00."
+    )
 
 
 def test_drain_uses_up_the_credit_and_says_so() -> None:

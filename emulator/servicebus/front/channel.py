@@ -101,6 +101,7 @@ class Channel:
         del self.links[link.handle]
         self._expelled.add(link.handle)
         self._forget_deliveries(link)
+        self.connection.links_changed()
 
     def _forget_deliveries(self, link: Link) -> None:
         if isinstance(link, OutboundLink):
@@ -112,6 +113,7 @@ class Channel:
             raise AmqpError("amqp:session:handle-in-use", f"The handle {link.handle} is in use.")
         self._expelled.discard(link.handle)
         self.links[link.handle] = link
+        self.connection.links_changed()
 
     def on_detach(self, detach: p.Detach) -> None:
         """The client closed a link, or acknowledges that we did."""
@@ -122,12 +124,14 @@ class Channel:
         link.close()
         self._forget_deliveries(link)
         self.send(out.detach(detach.handle))
+        self.connection.links_changed()
 
     def on_transfer(self, transfer: p.Transfer) -> None:
         """A frame of a delivery from the client."""
         self._next_incoming_id = (self._next_incoming_id + 1) & _U32
         link = self.links.get(transfer.handle)
         if isinstance(link, InboundLink):
+            link.touch()
             link.on_transfer(transfer)
         elif transfer.handle not in self._expelled:
             raise AmqpError("amqp:session:unattached-handle", f"The handle {transfer.handle} takes no transfers.")
@@ -142,6 +146,7 @@ class Channel:
         if flow.handle is not None:
             link = self.links.get(flow.handle)
             if link is not None:
+                link.touch()
                 link.on_flow(flow)
         elif flow.echo:
             self.send(
@@ -166,6 +171,7 @@ class Channel:
         if first == last:
             entry = self._unsettled.pop(first, None)
             if entry is not None:
+                entry[0].touch()
                 entry[0].on_settled([entry[1]], [first], disposition)
             return
         if last - first < len(self._unsettled):
@@ -179,6 +185,7 @@ class Channel:
             tokens.append(token)
             ids.append(number)
         for link, (tokens, ids) in groups.items():
+            link.touch()
             link.on_settled(tokens, ids, disposition)
 
     def close(self) -> None:
@@ -188,3 +195,4 @@ class Channel:
         self._held_back.clear()
         for link in links:
             link.close()
+        self.connection.links_changed()

@@ -22,9 +22,10 @@ from emulator.servicebus.amqp.message import list_fields
 from emulator.servicebus.amqp.types import AmqpError, Raw
 from emulator.servicebus.engine.errors import ServiceBusError
 from emulator.servicebus.front import operations
-from emulator.servicebus.front.auth import Claim
 from emulator.servicebus.front.channel import Channel
+from emulator.servicebus.front.claims import Claims
 from emulator.servicebus.front.host import Host, Lane, Timer
+from emulator.servicebus.front.idleness import Unlinked, force_detached
 from emulator.servicebus.front.links import Link
 from emulator.servicebus.front.opening import open_link
 
@@ -62,7 +63,7 @@ class Connection:
         self.host = host
         self.stage = Stage.HEADER
         self.peer_frame_bytes_max = FRAME_SIZE_MIN
-        self.claims: dict[str, Claim] = {}
+        self.claims = Claims(host, self._claims_expired)
         self.channels: dict[int, Channel] = {}
         self._write = write
         self._finish = finish
@@ -70,6 +71,7 @@ class Connection:
         self._is_writable = True
         self._reader = FrameReader(host.limits.frame_bytes_max)
         self._lane = Lane(self)
+        self._unlinked = Unlinked(self)
         self._last_received_s = host.time_s()
         self._peer_idle_s: float | None = None
         self._timer: Timer = host.later(host.limits.handshake_timeout_s, self._handshake_timed_out)
@@ -165,6 +167,7 @@ class Connection:
         channel_max = limits.sessions_per_connection_max - 1
         self.stage = Stage.OPEN
         self.send(frame(0, out.open_(self.host.container_id, limits.frame_bytes_max, channel_max, idle_ms)))
+        self._unlinked.look()
         self.receive(b"")
 
     def _refuse_open(self, error: ServiceBusError) -> None:
@@ -236,10 +239,21 @@ class Connection:
         )
         open_link(channel, attach, source, target)
 
-    def is_authorized(self, path: str) -> bool:
-        """Whether a token that has not expired covers the entity."""
-        now_s, wanted = self.host.wall_s(), path.casefold()
-        return any(claim.covers(wanted) and claim.expires_s > now_s for claim in self.claims.values())
+    def _claims_expired(self) -> None:
+        """Detach the links that no token covers any more: clients must renew theirs in time."""
+        for link in self.all_links():
+            if link.entity is not None and not self.claims.cover(link.entity):
+                details = (
+                    "Unauthorized access. 'Send' or 'Listen' claim(s) are required to perform this operation."
+                    f" Resource: '{link.entity}'."
+                )
+                error = force_detached(link, "RenewToken", details)
+                (link.detach if link.is_open else link.refuse)(error)
+
+    def links_changed(self) -> None:
+        """A link came or went."""
+        if self.is_open:
+            self._unlinked.look()
 
     def all_links(self) -> list[Link]:
         """Every link of every session."""
@@ -301,6 +315,8 @@ class Connection:
         channels, self.channels = list(self.channels.values()), {}
         for channel in channels:
             channel.close()
+        self.claims.close()
+        self._unlinked.stop()
 
     # --- time ---
 

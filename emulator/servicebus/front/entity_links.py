@@ -29,6 +29,8 @@ _SETTLED_BY_SENDER = 1
 class SendLink(InboundLink):
     """A producer's link to a queue or topic."""
 
+    kind = ("publisher", "AmqpMessagePublisher")
+
     def __init__(self, channel: "Channel", attach: p.Attach, source: Raw, target: Raw, path: str) -> None:
         super().__init__(channel, attach, source, target)
         self.path = path
@@ -93,6 +95,8 @@ def _facts(path: str, messages: list[Message]) -> dict[str, str]:
 
 class ReceiveLink(OutboundLink):
     """A receiver's link to a queue, subscription or dead-letter queue, with or without a session."""
+
+    kind = ("consumer", "AmqpMessageConsumer")
 
     def __init__(self, channel: "Channel", attach: p.Attach, source: Raw, target: Raw, path: str) -> None:
         super().__init__(channel, attach, source, target)

@@ -1,13 +1,14 @@
 """Links: the ends that a client attaches. Here what all have in common; what they do with messages is elsewhere."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from emulator.servicebus.amqp import frames_out as out
 from emulator.servicebus.amqp import performatives as p
 from emulator.servicebus.amqp.types import AmqpError, Described, Raw, Symbol
 from emulator.servicebus.engine.errors import ServiceBusError, message_too_large
 from emulator.servicebus.front.host import Lane
+from emulator.servicebus.front.idleness import LinkUse
 
 if TYPE_CHECKING:
     from emulator.servicebus.front.channel import Channel
@@ -26,7 +27,13 @@ def address_of(terminus: Any) -> str | None:
 
 
 class Link:
-    """One attached link, by the handle that the client gave it; the server uses the same number."""
+    """One attached link, by the handle that the client gave it; the server uses the same number.
+
+    `entity` is the path of what it is about, None for the links of `$cbs`: these need no token and are never idle.
+    `kind` is what the service calls such a link when it ends one.
+    """
+
+    kind: ClassVar[tuple[str, str]] = ("client", "AmqpControlProtocolClient")
 
     def __init__(self, channel: "Channel", attach: p.Attach, source: Raw, target: Raw) -> None:
         self.channel = channel
@@ -36,6 +43,8 @@ class Link:
         self.handle = attach.handle
         self.lane = Lane(channel.connection)
         self.is_open = False
+        self.entity: str | None = None
+        self._use: LinkUse | None = None
 
     def open(self) -> None:
         """Answer the client's attach, now or later."""
@@ -50,6 +59,8 @@ class Link:
     ) -> None:
         """Answer the client's attach."""
         self.is_open = True
+        if self.entity is not None:
+            self._use = LinkUse(self)
         self._attach(self.source if source is None else source, self.target, max_message_size, properties)
 
     def refuse(self, error: AmqpError) -> None:
@@ -92,6 +103,13 @@ class Link:
         """The link is gone. Idempotent."""
         self.is_open = False
         self.lane.close()
+        if self._use is not None:
+            self._use.stop()
+
+    def touch(self) -> None:
+        """Something happened on the link, so it is not idle."""
+        if self._use is not None:
+            self._use.touch()
 
     def on_flow(self, flow: p.Flow) -> None:
         """The client's view of credit."""
@@ -214,6 +232,7 @@ class OutboundLink(Link):
 
     def transmit(self, tag: bytes, payload: bytes, *, settled: bool) -> int:
         """Send one delivery in as many frames as it needs; returns its id."""
+        self.touch()
         self.sent = (self.sent + 1) & 0xFFFFFFFF
         return self.channel.send_delivery(self.handle, tag, payload, settled=settled)
 

@@ -37,10 +37,11 @@ def open_link(channel: "Channel", attach: p.Attach, source: Raw, target: Raw) ->
         made = (ReplyLink if client_receives else ManagementLink)(channel, attach, source, target, path)
     else:
         made = (ReceiveLink if client_receives else SendLink)(channel, attach, source, target, path)
+    made.entity = entity
     channel.on_attach(made)
     if not entity:
         made.refuse(not_found(path))
-    elif channel.connection.is_authorized(entity):
+    elif channel.connection.claims.cover(entity):
         made.open()
     else:
         made.refuse(unauthorized(entity))

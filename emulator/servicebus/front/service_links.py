@@ -175,9 +175,7 @@ class CbsLink(RequestLink):
             claim = connection.host.tokens.put_token(request.body, kind, audience, connection.host.wall_s())
         except Denied as denied:
             return _UNAUTHORIZED, str(denied)
-        if len(connection.claims) >= connection.host.limits.links_per_connection_max:
-            connection.claims.clear()
-        connection.claims[claim.path] = claim
+        connection.claims.put(claim)
         return _ACCEPTED, "Accepted"
 
     def _reply(self, reply_link: ReplyLink, request: Request, status: int, description: str) -> None:
