@@ -9,6 +9,8 @@ import hashlib
 import hmac
 import re
 import time
+from email.utils import formatdate, parsedate_to_datetime
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote
 
@@ -30,6 +32,34 @@ def _signed_forms(link: str) -> tuple[str, ...]:
     if _BY_RESOURCE_ID.match(link) is not None:
         return (link, link.rpartition("/")[2].lower())
     return (link,) if "/" in link else (link, link.lower())  # an offer has nothing but a resource id
+
+
+DATE_TOLERANCE_S: Final = 15 * 60
+
+
+def _check_date(text: str) -> None:
+    """A signature holds for a quarter of an hour, by the wall clock: tests move the clock of the service."""
+    try:
+        signed_s = _parsed_date_s(text)
+    except ValueError as error:
+        raise CosmosError(
+            401, "The input date header is invalid format. Please pass in RFC 1123 style date format."
+        ) from error
+    now_s = time.time()
+    if abs(signed_s - now_s) > DATE_TOLERANCE_S:
+        start, end, now = (
+            formatdate(at_s, usegmt=True) for at_s in (signed_s - DATE_TOLERANCE_S, signed_s + DATE_TOLERANCE_S, now_s)
+        )
+        raise CosmosError(
+            403,
+            "The authorization token is not valid at the current time. Please create another token and retry"
+            f" (token start time: {start}, token expiry time: {end}, current server time: {now}).",
+        )
+
+
+@lru_cache(maxsize=64)  # the requests of one second share one text
+def _parsed_date_s(text: str) -> float:
+    return parsedate_to_datetime(text).timestamp()
 
 
 _BY_KEY_ONLY = frozenset({"dbs", "colls", "offers"})
@@ -60,12 +90,10 @@ class KeyCheck:
     def check(
         self, authorization: str | None, *, method: str, resource_type: str, link: str, x_date: str, date: str
     ) -> None:
-        """Raise 401 unless the header carries the signature of this request.
-
-        Not checked: whether the date is recent, since tests move the clock of the service.
+        """Raise unless the header carries the signature of this request, made at about this time.
 
         Raises:
-            CosmosError: 401, with the payload that the service expected to be signed.
+            CosmosError: 401, with the payload that the service expected to be signed; 403 where the date is off.
         """
         if not authorization:
             raise CosmosError(
@@ -92,6 +120,7 @@ class KeyCheck:
             payload = f"{method.lower()}\n{resource_type}\n{candidate}\n{x_date.lower()}\n{date.lower()}\n"
             digest = hmac.digest(self._key, payload.encode("utf-8", "surrogatepass"), hashlib.sha256)
             if hmac.compare_digest(base64.b64encode(digest), given.encode("utf-8", "surrogatepass")):
+                _check_date(x_date or date)
                 return
         expected = f"{method.lower()}\n{resource_type}\n{link}\n{x_date.lower()}\n{date.lower()}\n"
         raise CosmosError(

@@ -3,8 +3,10 @@
 import asyncio
 import gc
 import random
+import time
 import tracemalloc
 from collections.abc import AsyncIterator
+from email.utils import formatdate
 
 import msgspec
 import pytest
@@ -110,6 +112,22 @@ async def test_an_item_travels_with_its_headers(server: CosmosServer) -> None:
 )
 async def test_an_unsigned_or_wrongly_signed_request_is_401(server: CosmosServer, headers: dict[str, str]) -> None:
     assert_error(await exchange(port_of(server), request("GET", f"{DOCS}/a", headers)), 401)
+
+
+@pytest.mark.parametrize(("off_s", "status"), [(-890, 404), (890, 404), (-910, 403), (910, 403)])
+async def test_a_signature_holds_for_a_quarter_of_an_hour(server: CosmosServer, off_s: int, status: int) -> None:
+    date = formatdate(time.time() + off_s, usegmt=True)
+    headers = signed(server.key, "GET", "docs", f"{LINK}/docs/a", date=date) | KEY
+    answer = await exchange(port_of(server), request("GET", f"{DOCS}/a", headers))
+    assert_error(answer, status)
+    assert ("not valid at the current time" in answer.json()["message"]) == (status == 403)
+
+
+@pytest.mark.parametrize("date", ["2026-01-01T00:00:00Z", "now", "Thu, 32 Jan 2026 00:00:00 GMT"])
+async def test_a_date_in_another_form_is_401(server: CosmosServer, date: str) -> None:
+    headers = signed(server.key, "GET", "docs", f"{LINK}/docs/a", date=date) | KEY
+    answer = await exchange(port_of(server), request("GET", f"{DOCS}/a", headers))
+    assert_error(answer, 401)
 
 
 async def test_a_signature_holds_for_its_own_verb_and_resource_only(server: CosmosServer) -> None:

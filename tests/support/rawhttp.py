@@ -24,9 +24,9 @@ class Answer(msgspec.Struct):
         return msgspec.json.decode(self.body)
 
 
-def signed(key: str, method: str, resource_type: str, link: str) -> dict[str, str]:
-    """The headers of a signed Cosmos DB request."""
-    date = formatdate(usegmt=True)
+def signed(key: str, method: str, resource_type: str, link: str, *, date: str | None = None) -> dict[str, str]:
+    """The headers of a signed Cosmos DB request, of now unless a `date` is given."""
+    date = formatdate(usegmt=True) if date is None else date
     text = f"{method.lower()}\n{resource_type}\n{link}\n{date.lower()}\n\n"
     digest = hmac.new(base64.b64decode(key), text.encode(), hashlib.sha256).digest()
     token = f"type=master&ver=1.0&sig={base64.b64encode(digest).decode()}"
