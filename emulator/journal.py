@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 
+class JournalError(Exception):
+    """What was to be kept could not be written: nothing of it is on disk. The text says why, and holds no data."""
+
+
 class Change(NamedTuple):
     """One row: `value` None deletes it. `space` groups rows of one kind (say, `items`)."""
 
@@ -30,7 +34,11 @@ class Journal(Protocol):
         ...
 
     def commit(self, changes: Sequence[Change]) -> None:
-        """Apply `changes` in order as one transaction."""
+        """Apply `changes` in order as one transaction.
+
+        Raises:
+            JournalError: none of them was applied; the journal goes on once there is room again.
+        """
         ...
 
     def close(self) -> None:
@@ -62,6 +70,7 @@ class SqliteJournal:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._connection = sqlite3.connect(path, isolation_level=None)
         self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         try:
@@ -94,18 +103,20 @@ class SqliteJournal:
         """Apply `changes` in order as one transaction."""
         if not changes:
             return
-        self._connection.execute("BEGIN IMMEDIATE")
         try:
+            self._connection.execute("BEGIN IMMEDIATE")
             for space, key, value in changes:
                 if value is None:
                     self._connection.execute("DELETE FROM rows WHERE space = ? AND key = ?", (space, key))
                 else:
                     self._connection.execute("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", (space, key, value))
             self._connection.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
             # Where the disk is full SQLite has rolled back by itself, and another ROLLBACK would hide the reason.
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise JournalError(f"cannot write to {self._path}: {error}") from error
             raise
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ from emulator.cosmos.wire import ACTIVITY_ID, Target, facts_of, target_of
 from emulator.faults import Answer, ApplyLate, ApplyThenDrop, DropBefore, Effect, Faults, NoFault, Truncate
 from emulator.http_connections import CONNECTIONS_MAX, HOST, IDLE_S, STOP_S, Listener
 from emulator.identity import TokenAuthority
-from emulator.journal import Journal
+from emulator.journal import Journal, JournalError
 
 log = structlog.get_logger()
 
@@ -210,7 +210,11 @@ class CosmosServer:
         except Exception as error:  # noqa: BLE001 - the one place where a bug must not end the connection
             trace = "".join(traceback.format_tb(error.__traceback__))  # neither messages nor values: no payload
             log.error(  # noqa: TRY400 - for the same reason
-                "cosmos.request-failed", operation=request.target.operation, error=type(error).__name__, trace=trace
+                "cosmos.request-failed",
+                operation=request.target.operation,
+                error=type(error).__name__,
+                reason=str(error) if isinstance(error, JournalError) else None,
+                trace=trace,
             )
             return _refusal(CosmosError(500, "Unknown server error occurred when processing this request."))
 

@@ -8,8 +8,9 @@ import pytest
 from emulator.config import QueueConfig
 from emulator.servicebus import Limits
 from emulator.servicebus.engine.errors import ServiceBusError
+from emulator.servicebus.engine.message import read_message
 from emulator.servicebus.engine.outcomes import Abandon, Complete, DeadLetter, Defer, Release
-from tests.support.servicebus_engine import Bench, made
+from tests.support.servicebus_engine import Bench, made, raw_message
 
 Q = QueueConfig(name="q", max_delivery_count=3)
 S = QueueConfig(name="s", requires_session=True, max_delivery_count=3)
@@ -174,6 +175,31 @@ def test_ids_over_the_limit_are_refused() -> None:
         bench.send("s", made("a", session_id="s" * 129))
     with pytest.raises(ServiceBusError, match="more than 128"):
         bench.taker().accept("s", "s" * 129)
+    with pytest.raises(ServiceBusError, match="message id has 130 characters"):
+        bench.send("q", made("a", message_id="\N{GRINNING FACE}" * 65))  # two each, as .NET counts
+    bench.send("q", made("a", message_id="\N{GRINNING FACE}" * 64))
+
+
+@pytest.mark.parametrize(
+    ("properties", "condition"),
+    [
+        ({"one": "x" * 32_700}, None),
+        ({"one": "x" * 32_700, "two": "x" * 32_000}, None),
+        ({"one": "x" * 32_768}, "amqp:internal-error"),
+        ({"one": "x" * 32_000, "two": "x" * 32_768}, "amqp:internal-error"),
+        ({str(number): "x" * 1_000 for number in range(66)}, "amqp:link:message-size-exceeded"),
+    ],
+)
+def test_properties_over_the_limits_are_refused(properties: dict[str, str], condition: str | None) -> None:
+    bench = Bench(Q)
+    payload = raw_message(b"body", properties=properties)
+    if condition is None:
+        bench.engine.send("q", [read_message(payload)])
+        assert bench.engine.messages("q")[0].properties == properties
+        return
+    with pytest.raises(ServiceBusError) as refused:
+        read_message(payload)
+    assert refused.value.condition == condition
 
 
 def test_session_lock_expiry_counts_every_unsettled_delivery_and_dead_letters_at_the_maximum() -> None:

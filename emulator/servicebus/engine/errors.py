@@ -87,6 +87,23 @@ def message_too_large(size: int, size_max: int) -> ServiceBusError:
     )
 
 
+def properties_too_large(size_max: int) -> ServiceBusError:
+    """All that a message has beside its body is over the limit."""
+    return ServiceBusError(
+        "amqp:link:message-size-exceeded",
+        "A serialization error occurred while processing the message header stream. The serialization process return"
+        f" the following message: The size quota for this stream ({size_max}) has been exceeded.",
+        400,
+    )
+
+
+def cannot_process() -> ServiceBusError:
+    """What the service says of a single property over the limit: it does not tell which."""
+    return ServiceBusError(
+        "amqp:internal-error", "The service was unable to process the request; please retry the operation.", 500
+    )
+
+
 def already_exists(path: str) -> ServiceBusError:
     """An entity of that name is there."""
     return ServiceBusError("com.microsoft:entity-already-exists", f"The entity '{path}' already exists.", 409)

@@ -8,7 +8,7 @@ import msgspec
 
 from emulator.servicebus.engine import rows
 from emulator.servicebus.engine.errors import ServiceBusError, argument_error, message_not_found
-from emulator.servicebus.engine.message import MS, Message, State
+from emulator.servicebus.engine.message import MS, Message, State, utf16_length
 from emulator.servicebus.engine.work import Context, Work
 
 SEQUENCE_BLOCK = 1_000
@@ -109,8 +109,8 @@ class Intake(ABC):
             ("message id", message.message_id, limits.message_id_chars_max),
             ("session id", message.session_id, limits.session_id_chars_max),
         ):
-            if value is not None and len(value) > chars_max:
-                raise argument_error(f"The {name} has {len(value)} characters; at most {chars_max} are allowed.")
+            if value is not None and (length := utf16_length(value)) > chars_max:
+                raise argument_error(f"The {name} has {length} characters; at most {chars_max} are allowed.")
 
     @abstractmethod
     def plan_arrival(self, work: Work, message: Message) -> None:

@@ -22,9 +22,14 @@ from emulator.servicebus.amqp.message import (
     split,
 )
 from emulator.servicebus.amqp.types import DecodeError, Symbol, Timestamp
-from emulator.servicebus.engine.errors import invalid_field
+from emulator.servicebus.engine.errors import cannot_process, invalid_field, properties_too_large
 
 MS = 1_000
+
+
+def utf16_length(text: str) -> int:
+    """How the service counts characters: in UTF-16, as .NET does."""
+    return len(text) + sum(character > "\uffff" for character in text)
 
 
 class State(IntEnum):
@@ -91,9 +96,10 @@ def read_message(payload: bytes) -> Message:
 
     Raises:
         DecodeError: it is no message.
-        ServiceBusError: its session id is no string.
+        ServiceBusError: its session id is no string, or its properties are too large.
     """
     sections = split(payload)
+    _check_properties(sections)
     durable, priority, ttl_ms = _header(sections)
     message_id, session_id = _ids(sections)
     annotations, count, scheduled_s = _annotations(sections)
@@ -111,6 +117,29 @@ def read_message(payload: bytes) -> Message:
         enqueued_s=0.0,
         expires_s=None,
     )
+
+
+PROPERTY_BYTES_MAX = 32 * 1024
+PROPERTIES_BYTES_MAX = 64 * 1024
+"""One application property, and all there is beside the body:
+https://learn.microsoft.com/azure/service-bus-messaging/service-bus-quotas."""
+
+
+def _check_properties(sections: Sections) -> None:
+    """Refuse properties over the service's limits, in its own words.
+
+    https://github.com/rebus-org/Rebus.AzureServiceBus/issues/35, https://github.com/Azure/azure-sdk-for-net/issues/15325
+    """
+    places = (sections.found.get(code) for code in (MESSAGE_ANNOTATIONS, PROPERTIES, APPLICATION_PROPERTIES))
+    if sum(place[1] - place[0] for place in places if place is not None) > PROPERTIES_BYTES_MAX:
+        raise properties_too_large(PROPERTIES_BYTES_MAX)
+    place = sections.found.get(APPLICATION_PROPERTIES)
+    if place is None or place[1] - place[0] <= PROPERTY_BYTES_MAX:
+        return
+    if not isinstance(decode(sections.buffer, place[0])[0], dict):
+        raise DecodeError("the application properties are no map")
+    if any(len(element) > PROPERTY_BYTES_MAX for element in _map_elements(sections.buffer, place)):
+        raise cannot_process()
 
 
 _PRIORITY_DEFAULT = 4

@@ -7,7 +7,7 @@ from emulator.clock import Clock
 from emulator.journal import Journal
 from emulator.servicebus.engine import rows
 from emulator.servicebus.engine.errors import ServiceBusError, argument_error, invalid_field, not_allowed
-from emulator.servicebus.engine.message import Message, State
+from emulator.servicebus.engine.message import Message, State, utf16_length
 from emulator.servicebus.engine.queue import Queue
 from emulator.servicebus.engine.receivers import Receiver, Sink
 from emulator.servicebus.engine.registry import Registry
@@ -120,7 +120,7 @@ class Namespace:
             return queue.sessions.accept_next(sink, deletes=deletes, timeout_s=bounded_s)
         if type(session_id) is not str:
             raise invalid_field("The session filter (com.microsoft:session-filter) is neither a string nor null.")
-        if len(session_id) > self.limits.session_id_chars_max:
+        if utf16_length(session_id) > self.limits.session_id_chars_max:
             raise argument_error(f"The session id has more than {self.limits.session_id_chars_max} characters.")
         return queue.sessions.accept(session_id, sink, deletes=deletes)
 
