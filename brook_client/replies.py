@@ -16,6 +16,7 @@ from azure.servicebus.exceptions import (
     MessagingEntityNotFoundError,
     ServiceBusAuthenticationError,
     ServiceBusAuthorizationError,
+    ServiceBusConnectionError,
     ServiceBusError,
 )
 
@@ -112,6 +113,7 @@ class ReplyReceiver:
             asked_at_s = anyio.current_time()
             with anyio.fail_after(_OPEN_TIMEOUT_S):
                 await receiver.__aenter__()
+            _open_once(receiver)
             self._dispatcher.trouble = None
             renewal = LockRenewal(receiver.session, asked_at_s) if self._has_session else None
             while not self._stopping.is_set():
@@ -169,6 +171,21 @@ class LockRenewal:
 def _renewal_s(locked_until: datetime | None) -> float:
     lasts_s = (locked_until.astimezone(UTC) - datetime.now(UTC)).total_seconds() if locked_until else 0.0
     return min(max(lasts_s / 3, _RENEWAL_MIN_S), _RENEWAL_MAX_S)
+
+
+def _open_once(receiver: ServiceBusReceiver) -> None:
+    """Have whatever is under way fail once the connection is lost: it is `ReplyReceiver` that opens another one.
+
+    azure-servicebus 7.15 opens the link anew wherever it finds it closed. Of replies that are completed at once, each
+    does so: hundreds of connections, which stay open, and one of which holds the session until its lock lapses.
+    """
+    assert hasattr(receiver, "_open"), "azure-servicebus has changed: a lost connection may leave others open now"
+
+    async def refuse(*_: object, **__: object) -> None:
+        if not receiver._running:  # noqa: SLF001 - nothing public changes it
+            raise ServiceBusConnectionError(message="The connection to the replies was lost.")
+
+    receiver._open = refuse  # type: ignore[method-assign]  # noqa: SLF001 - as above
 
 
 async def _complete(receiver: ServiceBusReceiver, messages: Sequence[ServiceBusReceivedMessage]) -> None:

@@ -2,8 +2,10 @@
 
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,10 +21,14 @@ from worker.locking.names import blob_name
 
 __all__ = ["QUICK", "Place", "Replies", "Site", "running_site"]
 
+_PORT: Final = re.compile(r"127\.0\.0\.1:(\d+)")
+
 PLACES_MAX: Final = 64
 DATABASE: Final = "brooks"
 TOPIC: Final = "reply-events"
 SUBSCRIPTION: Final = "all"
+SESSION_TOPIC: Final = "session-replies"
+SESSION_SUBSCRIPTION: Final = "by-session"
 
 
 def config(places: int, *, lock_s: int = 30) -> str:
@@ -34,7 +40,9 @@ def config(places: int, *, lock_s: int = 30) -> str:
         for kind in ("commands", "replies")
     ]
     topic = {"Name": TOPIC, "Properties": {}, "Subscriptions": [{"Name": SUBSCRIPTION, "Properties": {}}]}
-    namespace = {"Name": "sbemulatorns", "Queues": queues, "Topics": [topic]}
+    by_session = {"Name": SESSION_SUBSCRIPTION, "Properties": session}
+    session_topic = {"Name": SESSION_TOPIC, "Properties": {}, "Subscriptions": [by_session]}
+    namespace = {"Name": "sbemulatorns", "Queues": queues, "Topics": [topic, session_topic]}
     return json.dumps({"UserConfig": {"Namespaces": [namespace], "Logging": {"Type": "File"}}})
 
 
@@ -80,13 +88,28 @@ class Place(ServedPlace):
 
 
 class Site:
-    """The embedded services and the clients that tests look at them with."""
+    """The embedded services and the clients that tests look at them with.
 
-    def __init__(self, services: Services, ready: Ready, control: EmulatorHandle) -> None:
+    `restarts` ends the services, by `kill -9`, and starts them again: only one with a folder for its data has it.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        ready: Ready,
+        control: EmulatorHandle,
+        restarts: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self.services = services
         self.ready = ready
         self.control = control
+        self._restarts = restarts
         self._numbers = itertools.count()
+
+    async def restart(self) -> None:
+        """`kill -9` the services and start them again, on the same ports and what they had written down."""
+        assert self._restarts is not None, "give the site a data_dir: without one everything would be forgotten"
+        await self._restarts()
 
     @property
     def folder(self) -> Path:
@@ -112,15 +135,44 @@ class Site:
 
 
 @asynccontextmanager
-async def running_site(folder: Path, *, seed: int = 0, lock_s: int = 30) -> AsyncIterator[Site]:
+async def running_site(
+    folder: Path, *, seed: int = 0, lock_s: int = 30, data_dir: Path | None = None
+) -> AsyncIterator[Site]:
     """The services as a process of their own, with clients on them, until the context ends."""
     config_file = folder / "Config.json"
     config_file.write_text(config(PLACES_MAX, lock_s=lock_s))
-    async with (
-        start_emulator_process(config=config_file, seed=seed) as emulator,
-        opened_services(folder, connections_of(emulator.ready)) as services,
-    ):
-        yield Site(services, emulator.ready, emulator.control)
+    async with AsyncExitStack() as stack, AsyncExitStack() as process:
+        start = partial(start_emulator_process, config=config_file, seed=seed, data_dir=data_dir)
+        emulator = await process.enter_async_context(start())
+        ready = emulator.ready
+
+        async def restart() -> None:
+            nonlocal emulator
+            await emulator.kill()
+            await process.aclose()
+            emulator = await process.enter_async_context(start(**_ports(ready)))
+
+        control = await stack.enter_async_context(EmulatorHandle(ready.control_endpoint))
+        services = await stack.enter_async_context(opened_services(folder, connections_of(ready)))
+        yield Site(services, ready, control, None if data_dir is None else restart)
+
+
+def _ports(ready: Ready) -> dict[str, int]:
+    """The ports that it listens on, as arguments of another start."""
+    return {
+        "servicebus_port": port_in(ready.servicebus_connection_string),
+        "cosmos_port": port_in(ready.cosmos_endpoint),
+        "blob_port": port_in(ready.blob_connection_string),
+        "control_port": port_in(ready.control_endpoint),
+        "admin_port": port_in(ready.servicebus_admin_endpoint),
+    }
+
+
+def port_in(address: str) -> int:
+    """The port in an endpoint or a connection string on this machine."""
+    found = _PORT.search(address)
+    assert found is not None, "embedded services listen on a port of 127.0.0.1"
+    return int(found[1])
 
 
 def connections_of(ready: Ready) -> Connections:

@@ -8,6 +8,7 @@ import asyncio
 from typing import Any, Final
 
 from azure.servicebus.aio import ServiceBusReceiver
+from azure.servicebus.exceptions import ServiceBusConnectionError
 
 _SOCKET_TIMEOUT_S: Final = 0.01
 """How long the client listens before it lets others at the connection. The default holds renewals up for 0.2 s; each
@@ -68,6 +69,22 @@ def open_without_pauses(receiver: ServiceBusReceiver) -> None:
         handler.client_ready_async = ready
 
     receiver._create_handler = create_handler  # type: ignore[method-assign]  # noqa: SLF001 - as explained
+
+
+def open_once(receiver: ServiceBusReceiver) -> None:
+    """Have whatever is under way on an open session fail once its connection is lost.
+
+    azure-servicebus 7.15 opens the link anew wherever it finds it closed: to another session, if it was the next one
+    that was asked for, and several times over where several calls find it so. All but the last of these connections
+    stay open, unused, with the sessions that they hold.
+    """
+    assert hasattr(receiver, "_open"), "azure-servicebus has changed: a lost connection may leave others open now"
+
+    async def refuse(*_: object, **__: object) -> None:
+        if not receiver._running:  # noqa: SLF001 - as explained
+            raise ServiceBusConnectionError(message="The connection of this session was lost.")
+
+    receiver._open = refuse  # type: ignore[method-assign]  # noqa: SLF001 - as explained
 
 
 def listen_in_short_turns(receiver: ServiceBusReceiver) -> None:

@@ -27,7 +27,7 @@ from worker.sessions.base import (
     Settlement,
 )
 from worker.sessions.messages import delivery_of
-from worker.sessions.receivers import keep_what_arrives, listen_in_short_turns, open_without_pauses
+from worker.sessions.receivers import keep_what_arrives, listen_in_short_turns, open_once, open_without_pauses
 from worker.telemetry.instruments import RENEWAL_LATENESS, REQUEST_DURATION, REQUESTS, RETRIES
 
 log = structlog.get_logger()
@@ -110,6 +110,7 @@ class ServiceBusSessionSource:
         try:
             with anyio.fail_after(self._accept_wait_s + _OPEN_TIMEOUT_S):
                 await receiver.__aenter__()
+            open_once(receiver)
             listen_in_short_turns(receiver)
             return ServiceBusSession(receiver)
         except BaseException as error:
