@@ -205,8 +205,7 @@ async def _open_cosmos(client: CosmosClient, settings: Settings) -> None:
     """Read the account: it sets the consistency that every later request is sent with."""
     endpoint = settings.cosmos_endpoint
     try:
-        # A key that is not base64 fails when the first request is signed.
-        with anyio.fail_after(settings.cosmos_timeout_s * _OPEN_ATTEMPTS), _setting("cosmos_key"):
+        with anyio.fail_after(settings.cosmos_timeout_s * _OPEN_ATTEMPTS):
             await client.__aenter__()
     except TokenError as error:
         raise StartError(str(error)) from error

@@ -22,10 +22,10 @@ from msgspec.inspect import (
     VarTupleType,
 )
 
-from worker.credentials import choice_problems
 from worker.errors import SettingsError
 from worker.redaction import HIDDEN, Secret, redact
 from worker.settings import Settings
+from worker.settings_checks import contradictions
 
 PREFIX: Final = "BROOK_WORKER_"
 FILE_VARIABLE: Final = "BROOK_WORKER_CONFIG"
@@ -45,6 +45,13 @@ class _Given(msgspec.Struct, frozen=True):
     """True from the environment, where numbers, flags and lists are written as text."""
 
 
+class _Unchecked(Settings, frozen=True, kw_only=True):
+    """What could be read of the settings, with defaults for the rest: to look at it all together."""
+
+    def __post_init__(self) -> None:
+        """Do not check them: whoever makes this does."""
+
+
 def load_settings(*, environ: Mapping[str, str] | None = None, config_file: str | Path | None = None) -> Settings:
     """Read the settings. The environment goes over the file, the file over the defaults.
 
@@ -59,19 +66,17 @@ def load_settings(*, environ: Mapping[str, str] | None = None, config_file: str 
         given |= _from_file(Path(path), problems)
     given |= _from_environment(environ, problems)
     values = _converted(given, problems)
-    missing = [field for field in _FIELDS.values() if field.required and field.name not in given]
-    problems += [f"{variable(field.name)}: is missing; set it, or {field.name} in a file" for field in missing]
-    if missing:  # else the settings look at this themselves
-        chosen = choice_problems(lambda name: name in given and (name not in values or values[name] is not None))
-        problems += [_with_source(f"{name}: {text}", given) for name, text in chosen]
+    missing = [field.name for field in _FIELDS.values() if field.required and field.name not in given]
+    problems += [f"{variable(name)}: is missing; set it, or {name} in a file" for name in missing]
+    if "reply_topic" in given and values.get("reply_topic", "") is not None:
+        values.setdefault("reply_queue", None)
+    wrong = frozenset({*missing, *(given.keys() - values.keys())})
+    required = {field.name: "" for field in _FIELDS.values() if field.required}
+    unlike = contradictions(_Unchecked(**(required | values)), wrong)
+    problems += [f"{_source(name, given)}: {text}" for name, text in unlike]
     if problems:
         raise SettingsError(problems)
-    if values.get("reply_topic") is not None:
-        values.setdefault("reply_queue", None)
-    try:
-        return Settings(**values)
-    except SettingsError as error:
-        raise SettingsError(_with_source(problem, given) for problem in error.problems) from None
+    return Settings(**values)
 
 
 def variable(name: str) -> str:
@@ -162,10 +167,9 @@ def _wrong(kind: Type, value: Any) -> str:
     return f"is {shown!r}; use {_in_words(kind)}"
 
 
-def _with_source(problem: str, given: Mapping[str, _Given]) -> str:
-    """Name a setting as its writer knows it."""
-    name, _, text = problem.partition(": ")
-    return f"{given[name].source if name in given else variable(name)}: {text}"
+def _source(name: str, given: Mapping[str, _Given]) -> str:
+    """A setting's name as its writer knows it."""
+    return given[name].source if name in given else variable(name)
 
 
 def _is_secret(kind: Type) -> bool:

@@ -3,6 +3,7 @@
 Pure checks of settings; `worker.identity` gets the tokens.
 """
 
+import base64
 import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, Literal
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from worker.settings import Settings
 
 AzureCredential = Literal["managed", "workload", "default", "cli"]
+
+_SERVICEBUS_ENDPOINT: Final = re.compile(r"sb://[A-Za-z0-9.-]+(?::[0-9]{1,5})?/?")
 
 ON_THIS_MACHINE: Final = re.compile(r"(?:127\.0\.0\.1|localhost):[0-9]{1,5}")
 """A namespace of embedded services. They speak AMQP without TLS; what is sent to them does not leave the machine."""
@@ -43,23 +46,22 @@ def choice_problems(is_set: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
         yield "azure_client_id", "is set without azure_credential; set azure_credential, or take it out"
 
 
-def credential_problems(settings: "Settings") -> Iterator[tuple[str, str]]:
-    """Which setting is wrong, and how; the text never quotes a secret."""
-    yield from choice_problems(lambda name: getattr(settings, name) is not None)
-    if settings.servicebus_connection_string is not None:
-        problem = _servicebus_problem(settings.servicebus_connection_string.reveal())
-        if problem is not None:
-            yield "servicebus_connection_string", problem
-    if settings.blob_connection_string is not None:
-        problem = _blob_problem(settings.blob_connection_string.reveal())
-        if problem is not None:
-            yield "blob_connection_string", problem
-    if settings.cosmos_key is not None and not settings.cosmos_key.reveal().strip():
-        yield "cosmos_key", "is empty; give the account's key"
+def credential_problems(settings: "Settings") -> Iterator[tuple[tuple[str, ...], str]]:
+    """Which settings it is about, the one to change first, and what is wrong; the text never quotes a secret."""
+    for name, judge in (
+        ("servicebus_connection_string", _servicebus_problem),
+        ("blob_connection_string", _blob_problem),
+        ("cosmos_key", _key_problem),
+    ):
+        secret = getattr(settings, name)
+        if secret is not None and (problem := _quotes_problem(secret.reveal()) or judge(secret.reveal())) is not None:
+            yield (name,), problem
     if settings.azure_credential is not None and settings.cosmos_endpoint.startswith("http://"):
-        yield "cosmos_endpoint", "is http://, but azure_credential needs https://: a token is never sent unencrypted"
+        told = "is http://, but azure_credential needs https://: a token is never sent unencrypted"
+        yield ("cosmos_endpoint", "azure_credential"), told
     if settings.azure_client_id is not None and settings.azure_credential == "cli":
-        yield "azure_client_id", "is set, but azure_credential = cli is whoever logged in with `az login`; take it out"
+        told = "is set, but azure_credential = cli is whoever logged in with `az login`; take it out"
+        yield ("azure_client_id", "azure_credential"), told
 
 
 def is_servicebus_emulator(settings: "Settings") -> bool:
@@ -93,13 +95,35 @@ def parts(connection_string: str) -> dict[str, str] | None:
     return None if any(not equals for _, equals, _ in pairs) else {name.strip(): value for name, _, value in pairs}
 
 
+def _quotes_problem(secret: str) -> str | None:
+    """Whether it was put into quotes, which a shell takes off and a file for `docker run --env-file` does not."""
+    if len(secret) > 1 and secret[0] == secret[-1] and secret[0] in "\"'":
+        return f"begins and ends with {secret[0]}; take these quotes off"
+    return None
+
+
+def _key_problem(key: str) -> str | None:
+    """What keeps the Cosmos DB client from signing with it; the text never quotes it."""
+    copy = "copy the account's key (Keys)"
+    if ";" in key or "AccountEndpoint=" in key:
+        return "is a connection string; give what stands behind AccountKey= in it, and the endpoint as cosmos_endpoint"
+    return None if key.strip() and _is_base64(key) else f"is no key, which is base64; {copy}"
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        return bool(base64.b64decode(text, validate=True))
+    except ValueError:
+        return False
+
+
 def _servicebus_problem(connection_string: str) -> str | None:
     """What keeps the Service Bus client from using it; the text never quotes it."""
     copy = "copy the namespace's connection string (Shared access policies)"
     found = parts(connection_string)
     if found is None:
         return f"is not a connection string (name=value;name=value); {copy}"
-    if not found.get("Endpoint", "").startswith("sb://"):
+    if _SERVICEBUS_ENDPOINT.fullmatch(found.get("Endpoint", "")) is None:
         return f"has no Endpoint=sb://…; {copy}"
     if any(name.lower() == "entitypath" for name in found):
         return f"has an EntityPath, so it is for one entity only; {copy}"
@@ -124,6 +148,8 @@ def _blob_problem(connection_string: str) -> str | None:
         return None
     if not known.get("sharedaccesssignature") and not (known.get("accountname") and known.get("accountkey")):
         return f"has no AccountName and AccountKey; {copy}"
+    if (key := known.get("accountkey")) and not _is_base64(key):
+        return f"has an AccountKey that is no key, which is base64; {copy}"
     if not (known.get("accountname") or known.get("blobendpoint")):
         return f"has neither AccountName nor BlobEndpoint; {copy}"
     if known.get("sharedaccesssignature") and _leaves_unencrypted(known):

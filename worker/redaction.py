@@ -18,6 +18,9 @@ _SCHEMES: Final = re.compile(
 _TOKENS: Final = re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*")
 """JSON web tokens, as identities have them: base64url of `{"`."""
 
+_USER_INFO: Final = re.compile(r"(?<=://)[^\s/?#@\"']+@")
+"""What stands before the host of a URL: a name and a password."""
+
 _SECRET_LENGTH_MIN: Final = 6
 """A shorter secret is not searched for in text: it would blank ordinary words and tell what it is by doing so."""
 
@@ -48,8 +51,8 @@ class Secret:
 
 
 def redact(text: str) -> str:
-    """Replace what looks like a key: values of key names in connection strings and signatures, credentials."""
-    text = _NAMED_KEYS.sub(rf"\g<name>\g<equals>{HIDDEN}", _TOKENS.sub(HIDDEN, text))
+    """Replace what looks like a key: values of key names in connection strings and signatures, credentials, users."""
+    text = _NAMED_KEYS.sub(rf"\g<name>\g<equals>{HIDDEN}", _TOKENS.sub(HIDDEN, _USER_INFO.sub(f"{HIDDEN}@", text)))
     return _SCHEMES.sub(rf"\g<scheme> {HIDDEN}", text)
 
 

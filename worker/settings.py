@@ -1,56 +1,64 @@
 """Every setting of the worker, in one frozen struct, each with its bounds and its line in docs/settings.md."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
 from worker.claims.options import ClaimOptions
-from worker.credentials import AzureCredential, credential_problems, is_servicebus_emulator
+from worker.credentials import AzureCredential
 from worker.errors import SettingsError
-from worker.locking.options import LeaseOptions, renewal_problem
+from worker.locking.options import LeaseOptions
 from worker.protocol.model import Limits
 from worker.redaction import Secret
+from worker.settings_checks import contradictions
+
+_AUTHORITY: Final = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+"""A host name or address, and perhaps a port, of a URL; whether they are such is looked at later."""
 
 Entity = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,258}[A-Za-z0-9])?$", title="the name of a queue or topic")
+    str, Meta(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,258}[A-Za-z0-9])?\Z", title="the name of a queue or topic")
 ]
 CosmosName = Annotated[
-    str, Meta(pattern=r"^[^/\\?#\x00-\x1f]{0,254}[^/\\?# \x00-\x1f]$", title=r"1 to 255 characters without / \ ? #")
+    str,
+    Meta(
+        pattern=r"^[^/\\?#\x00-\x1f\x7f-\x9f]{0,254}[^/\\?# \x00-\x1f\x7f-\x9f]\Z",
+        title=r"1 to 255 characters without / \ ? #",
+    ),
 ]
 ContainerName = Annotated[
     str,
     Meta(
-        pattern=r"^[a-z0-9](?:-?[a-z0-9]){2,62}$",
+        pattern=r"^[a-z0-9](?:-?[a-z0-9]){2,62}\Z",
         max_length=63,
         title="3 to 63 of a-z, 0-9 and single hyphens between them",
     ),
 ]
 Endpoint = Annotated[
-    str, Meta(pattern=r"^https?://[^\s/@?#]+/?$", title="a URL such as https://ACCOUNT.documents.azure.com:443/")
+    str, Meta(pattern=rf"^https?://{_AUTHORITY}/?\Z", title="a URL such as https://ACCOUNT.documents.azure.com:443/")
 ]
 
-AdminEndpoint = Annotated[str, Meta(pattern=r"^http://[^\s/@?#]+/?$", title="a URL such as http://127.0.0.1:5300")]
-CollectorUrl = Annotated[str, Meta(pattern=r"^https?://[^\s/@?#]+/?$", title="a URL such as http://collector:4318")]
-Host = Annotated[str, Meta(pattern=r"^[A-Za-z0-9.:-]{1,253}$", title="a host name or an IP address")]
+AdminEndpoint = Annotated[str, Meta(pattern=rf"^http://{_AUTHORITY}/?\Z", title="a URL such as http://127.0.0.1:5300")]
+CollectorUrl = Annotated[str, Meta(pattern=rf"^https?://{_AUTHORITY}/?\Z", title="a URL such as http://collector:4318")]
+Host = Annotated[str, Meta(pattern=r"^[A-Za-z0-9.:-]{1,253}\Z", title="a host name or an IP address")]
 Namespace = Annotated[
     str,
     Meta(
-        pattern=r"^(?:[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|(?:127\.0\.0\.1|localhost):[0-9]{1,5})$",
+        pattern=r"^(?:[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|(?:127\.0\.0\.1|localhost):[0-9]{1,5})\Z",
         title="a host name such as NAME.servicebus.windows.net",
     ),
 ]
 AccountUrl = Annotated[
     str,
     Meta(
-        pattern=r"^https://[^\s/@?#]+(?:/[a-z0-9]{3,24})?/?$",
+        pattern=rf"^https://{_AUTHORITY}(?:/[a-z0-9]{{3,24}})?/?\Z",
         title="a URL such as https://ACCOUNT.blob.core.windows.net",
     ),
 ]
 ClientId = Annotated[
     str,
     Meta(
-        pattern=r"^[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$",
+        pattern=r"^[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\Z",
         title="the client id of an identity, a GUID",
     ),
 ]
@@ -288,72 +296,3 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """All of them, for the log's redactor."""
         given = (self.servicebus_connection_string, self.cosmos_key, self.blob_connection_string)
         return tuple(secret for secret in given if secret is not None)
-
-
-def contradictions(settings: Settings) -> tuple[tuple[str, str], ...]:
-    """Settings that do not fit each other: which one to change, and how."""
-    return tuple((name, text) for name, text in _checks(settings) if text is not None)
-
-
-def _checks(settings: Settings) -> tuple[tuple[str, str | None], ...]:
-    entities = (settings.reply_queue, settings.reply_topic, *settings.reply_entities_allowed)
-    lowered = [entity.lower() for entity in entities if entity is not None]
-    return (
-        *credential_problems(settings),
-        ("servicebus_admin_endpoint", _admin_problem(settings)),
-        ("reply_topic", _reply_problem(settings)),
-        (
-            "command_queue",
-            f"is {settings.command_queue!r}, where replies go too; use another queue for one of them"
-            if settings.command_queue.lower() in lowered
-            else None,
-        ),
-        (
-            "claim_container",
-            f"is {settings.claim_container!r}, where the leases are; senders write there: name another one"
-            if settings.claim_container == settings.lease_container
-            else None,
-        ),
-        ("lease_renew_after_s", renewal_problem(settings.lease_duration_s, settings.lease_renew_after_s)),
-        ("cosmos_timeout_s", _more_than("store_time_max_s", settings.store_time_max_s, settings.cosmos_timeout_s)),
-        (
-            "session_pause_initial_s",
-            _more_than("session_pause_max_s", settings.session_pause_max_s, settings.session_pause_initial_s),
-        ),
-        (
-            "group_commands_max",
-            _more_than("recent_commands_max", settings.recent_commands_max, settings.group_commands_max),
-        ),
-        ("recent_commands_max", _limits_problem(settings)),
-        ("reply_send_timeout_s", _more_than("drain_grace_s", settings.drain_grace_s, settings.reply_send_timeout_s)),
-    )
-
-
-def _admin_problem(settings: Settings) -> str | None:
-    """Only of an emulator: what goes there is not encrypted."""
-    if settings.servicebus_admin_endpoint is None or is_servicebus_emulator(settings):
-        return None
-    return "is set, but the namespace is not an emulator's; take it out: Azure's is found by the namespace"
-
-
-def _limits_problem(settings: Settings) -> str | None:
-    """What keeps a batch from holding the largest head and an event."""
-    try:
-        settings.limits()
-    except ValueError as error:
-        return f"is {settings.recent_commands_max:,}: {error}; lower it or raise batch_bytes_max"
-    return None
-
-
-def _more_than(limit_name: str, limit: float, value: float) -> str | None:
-    if value <= limit:
-        return None
-    return f"is {value:g}, more than {limit_name} = {limit:g}; lower it or raise {limit_name}"
-
-
-def _reply_problem(settings: Settings) -> str | None:
-    if settings.reply_queue is None and settings.reply_topic is None:
-        return "is not set, and neither is reply_queue; set one of them, so that replies have somewhere to go"
-    if settings.reply_queue is not None and settings.reply_topic is not None:
-        return f"is {settings.reply_topic!r} while reply_queue is {settings.reply_queue!r}; set only one of them"
-    return None

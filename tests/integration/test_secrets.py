@@ -183,7 +183,7 @@ async def test_no_command_shows_a_key_when_no_service_answers() -> None:
 
 @pytest.mark.slow
 async def test_no_command_shows_a_key_that_cannot_be_one(azure: Emulator) -> None:
-    """The SDKs fail on it in their own ways, some with a text that quotes it."""
+    """What the settings let through the SDKs fail on in their own ways, some with a text that quotes it."""
     odd = {
         "servicebus_connection_string": f"{bus(f'127.0.0.1:{azure.servicebus.port}')}",
         "cosmos_endpoint": azure.cosmos_endpoint,

@@ -19,6 +19,8 @@ from worker.redaction import Redactor, Secret, redact
         ('AccountKey = "abc=="', 'AccountKey = "***"'),
         ("{'SharedAccessKey': 'abc='}", "{'SharedAccessKey': '***'}"),
         ('{"password":"abc"}', '{"password":"***"}'),
+        ("POST https://me:abc@collector:4318/v1", "POST https://***@collector:4318/v1"),
+        ("sb://ns/queue, me@example.com", "sb://ns/queue, me@example.com"),
         ("SharedAccessKey: is missing", "SharedAccessKey: is missing"),
         ("the design of brook orders|1", "the design of brook orders|1"),
     ],

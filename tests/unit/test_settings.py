@@ -189,7 +189,74 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 
 
 def test_all_mistakes_are_told_at_once() -> None:
-    assert len(problems(lease_duration_s="5", log_level="x", quux="1")) == 3
+    told = problems(lease_duration_s="5", quux="1", cosmos_key="", reply_queue="q", reply_topic="t")
+    assert [line.partition(":")[0].removeprefix("BROOK_WORKER_") for line in told] == [
+        "QUUX",
+        "LEASE_DURATION_S",
+        "COSMOS_KEY",
+        "REPLY_TOPIC",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "count"),
+    [
+        ({"lease_duration_s": "600", "lease_renew_after_s": "25"}, 1),
+        ({"reply_topic": "a b"}, 1),
+        ({"reply_topic": "a b", "reply_queue": ""}, 1),
+        ({"azure_credential": "Managed", "cosmos_key": ""}, 1),
+        ({"recent_commands_max": "x", "group_commands_max": "500"}, 1),
+        ({"claim_container": "A", "lease_container": "claims"}, 1),
+    ],
+)
+def test_what_cannot_be_read_makes_nothing_else_wrong(changes: dict[str, str], count: int) -> None:
+    assert len(problems(None, **changes)) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cosmos_endpoint", "https://a:99999/"),
+        ("cosmos_endpoint", "https://a:0"),
+        ("cosmos_endpoint", "https://a:b/"),
+        ("cosmos_endpoint", "https://[::1/"),
+        ("cosmos_endpoint", "https://[:::::]/"),
+        ("cosmos_endpoint", "https://a\x1b[31m/"),
+        ("otlp_endpoint", "http://collector:70000"),
+    ],
+)
+def test_an_address_that_cannot_be_one_is_refused_before_anything_is_opened(name: str, value: str) -> None:
+    assert problem(None, **{name: value}).startswith(f"{variable(name)}: is {value!r}")
+
+
+def test_an_address_may_be_of_ip_version_six() -> None:
+    assert load(cosmos_endpoint="https://[::1]:8081/").cosmos_endpoint == "https://[::1]:8081/"
+
+
+@pytest.mark.parametrize("name", ["command_queue", "lease_container", "cosmos_database", "cosmos_endpoint"])
+def test_a_name_in_a_file_may_not_end_with_a_new_line(name: str, tmp_path: Path) -> None:
+    value = "https://a" if name == "cosmos_endpoint" else "brooks"
+    environ = {other: text for other, text in REQUIRED.items() if other != variable(name)}
+    with pytest.raises(SettingsError, match=f"{name} in .*: is '{value}"):
+        load_settings(environ=environ, config_file=toml(tmp_path, f'{name} = "{value}\\n"'))
+
+
+def test_a_password_in_an_address_is_not_shown() -> None:
+    assert "is 'http://***@collector:4318'" in problem(otlp_endpoint=f"http://me:{SECRET}@collector:4318")
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (f"AccountEndpoint=https://a.documents.azure.com:443/;AccountKey={SECRET}==;", "is a connection string; give"),
+        (f"AccountEndpoint=https://a;AccountKey={SECRET}==", "is a connection string; give"),
+        (SECRET, "is no key, which is base64"),
+        (f"{SECRET}==%", "is no key, which is base64"),
+        (f'"{SECRET}=="', 'begins and ends with "; take these quotes off'),
+    ],
+)
+def test_a_cosmos_key_that_no_request_could_be_signed_with_is_refused_unseen(value: str, reason: str) -> None:
+    assert problem(cosmos_key=value).startswith(f"BROOK_WORKER_COSMOS_KEY: {reason}")
 
 
 def test_a_key_in_the_wrong_place_is_not_shown() -> None:
@@ -209,6 +276,9 @@ def test_a_long_value_is_cut() -> None:
         (f"SharedAccessKeyName=n;SharedAccessKey={SECRET}", "has no Endpoint=sb://"),
         (f"Endpoint=https://a;SharedAccessKeyName=n;SharedAccessKey={SECRET}", "has no Endpoint=sb://"),
         (f"Endpoint=sb://a;SharedAccessKey={SECRET}", "has no SharedAccessKeyName and SharedAccessKey"),
+        (f"Endpoint=sb://;SharedAccessKeyName=n;SharedAccessKey={SECRET}", "has no Endpoint=sb://"),
+        (f"Endpoint=sb://a b/;SharedAccessKeyName=n;SharedAccessKey={SECRET}", "has no Endpoint=sb://"),
+        (f"'{SERVICEBUS}'", "begins and ends with '; take these quotes off"),
         (f"{SERVICEBUS};EntityPath=q", "has an EntityPath"),
         (f"{SERVICEBUS};entitypath=q", "has an EntityPath"),
         (f"{SERVICEBUS};UseDevelopmentEmulator=True", "write it so or drop it"),
@@ -237,6 +307,8 @@ def test_connection_strings_as_the_portal_shows_them_are_taken(suffix: str) -> N
         (SECRET, "is not a connection string"),
         ("DefaultEndpointsProtocol=https;AccountName=a", "has no AccountName and AccountKey"),
         (f"AccountKey={SECRET};BlobEndpoint=http://x", "has no AccountName and AccountKey"),
+        (f"AccountName=a;AccountKey={SECRET}", "has an AccountKey that is no key, which is base64"),
+        (f"'{BLOB}'", "begins and ends with '; take these quotes off"),
         ("SharedAccessSignature=sig=x", "has neither AccountName nor BlobEndpoint"),
         (f"BlobEndpoint=http://a;SharedAccessSignature=sig={SECRET}", "would be sent unencrypted"),
         (f"blobendpoint=HTTP://a;SharedAccessSignature=sig={SECRET}", "would be sent unencrypted"),

@@ -85,7 +85,7 @@ def test_neither_is_refused_and_both_are_named(secret: str, other: str) -> None:
 
 
 def test_an_endpoint_for_an_identity_without_a_credential_is_refused() -> None:
-    found = problems(ENDPOINT | {"cosmos_key": SECRET} | without(IDENTITY, "azure_credential"))
+    found = problems(ENDPOINT | {"cosmos_key": KEYS["cosmos_key"]} | without(IDENTITY, "azure_credential"))
     assert set(found) == {"servicebus_namespace", "blob_account_url"}
     assert "set azure_credential too, or servicebus_connection_string instead" in found["servicebus_namespace"]
 
