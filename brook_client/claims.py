@@ -10,7 +10,7 @@ from urllib.parse import quote
 from azure.core.exceptions import AzureError, ResourceExistsError
 
 from brook_client.errors import ClaimUploadError
-from brook_client.messages import check_numbers
+from brook_client.messages import check_event
 from schemas.claim_content import FRAME_LENGTH_BYTES, decoder, encoded
 from schemas.claims import Claim, Encoding
 from schemas.commands import AppendCommand, ClaimedCommand, NewEvent
@@ -69,8 +69,8 @@ class ClaimUploads:
     async def upload_events(self, events: Iterable[NewEvent]) -> Claim:
         """Upload events as they come, of which only a few megabytes are held at once; for a command of your own making.
 
-        Raises as `upload` does. An event that cannot be encoded raises what msgspec does, and a number in metadata
-        that is not finite ValueError.
+        Raises as `upload` does. An event that cannot be encoded raises what msgspec does, a number in metadata that is
+        not finite ValueError, and data that is not bytes TypeError.
         """
         return await self._uploaded(_Content(events, self._encoding, None), {})
 
@@ -136,7 +136,7 @@ class _Content:
 
     def _counted(self) -> Iterable[NewEvent]:
         for event in self._events:
-            check_numbers(self._count, event)
+            check_event(self._count, event)
             self._count += 1
             yield event
 

@@ -141,6 +141,7 @@ class BrookClient:
             ReplyUnavailableError: the reply queue cannot be read.
             InvalidBrookKeyError: `brook` is text and no brook key.
             ValueError: an id that no message can have, or a number in metadata that is not finite; nothing was sent.
+            TypeError: data that is not bytes, or metadata that JSON cannot hold; nothing was sent.
         """
         command = AppendCommand(
             command_id=CommandId(command_id or str(uuid.uuid4())),

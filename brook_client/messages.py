@@ -50,7 +50,8 @@ def command_message(
 
     It carries the trace context of the current span too, where there is one.
 
-    Raises ValueError for a command id that no message id can be, and for metadata with a number that is not finite.
+    Raises ValueError for a command id that no message id can be, and for metadata with a number that is not finite;
+    TypeError for data that is not bytes.
     """
     if not 0 < (length := utf16_length(command.command_id)) <= MESSAGE_ID_LENGTH_MAX:
         raise ValueError(
@@ -59,7 +60,7 @@ def command_message(
         )
     if isinstance(command, AppendCommand):
         for index, event in enumerate(command.events):
-            check_numbers(index, event)
+            check_event(index, event)
     return ServiceBusMessage(
         codec.encode_command(command, content_type),
         content_type=content_type,
@@ -72,8 +73,15 @@ def command_message(
     )
 
 
-def check_numbers(index: int, event: NewEvent) -> None:
-    """Raise ValueError for a number in the metadata that JSON has no way to write: it would become null in silence."""
+def check_event(index: int, event: NewEvent) -> None:
+    """Refuse what would be sent as something else in silence.
+
+    TypeError for data that is not bytes: text would be taken for base64. ValueError for a number in the metadata that
+    JSON has no way to write: it would become null.
+    """
+    if not isinstance(event.data, bytes | bytearray | memoryview):
+        kind = type(event.data).__name__
+        raise TypeError(f"events[{index}].data: is of the type {kind}; give bytes, such as json.dumps(…).encode()")
     if not event.metadata:
         return
     try:

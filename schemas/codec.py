@@ -41,6 +41,12 @@ class _Envelope(msgspec.Struct, rename="camel"):
     events: object = msgspec.UNSET
 
 
+_REMEDIES: Final = {
+    "body": f"send one command, in the form that its content type says: {JSON} or {MSGPACK}",
+    "brook": 'give an object: {"name": …, "entityId": …}',
+    "expected": 'give "any", "empty", "exists" or the position of the head',
+    "events": "give an array of events",
+}
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 # One encoder and decoder of each kind for the process: building them is what costs.
@@ -181,7 +187,16 @@ def _explained(error: Exception, envelope: _Envelope) -> CommandDecodeError:
         return CommandDecodeError(RejectionCode.UNDECODABLE, problem, command_id)
     text, _, path = str(error).partition(" - at `")
     field = path.rstrip("`").removeprefix("$").removeprefix(".") or "body"
-    remedy = "see the AppendCommand schema; unknown fields are errors"
-    return CommandDecodeError(
-        RejectionCode.UNDECODABLE, Problem(shortened(field), shortened(text) or "is not readable", remedy), command_id
-    )
+    problem = Problem(shortened(field), shortened(text) or "is not readable", _remedy(field, text))
+    return CommandDecodeError(RejectionCode.UNDECODABLE, problem, command_id)
+
+
+def _remedy(field: str, text: str) -> str:
+    """What to change, by the field and by what the decoder has to say of it."""
+    if text.startswith("Object contains unknown field"):
+        return "take it out, or correct its name: a field that is not known is an error"
+    if text.startswith("Object missing required field"):
+        return "add it"
+    if field.endswith("].data"):
+        return "give the event's bytes: as base64 text in JSON, as binary in MessagePack"
+    return _REMEDIES.get(field, "schemas/json/command.schema.json has what each field may be")

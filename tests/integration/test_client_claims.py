@@ -95,6 +95,14 @@ async def test_a_number_that_json_cannot_hold_is_refused_before_anything_is_ther
     assert [name async for name in container.list_blob_names()] == before
 
 
+async def test_data_that_is_not_bytes_is_refused_before_anything_is_there(container: ContainerClient) -> None:
+    before = [name async for name in container.list_blob_names()]
+    text: Any = "text"
+    with pytest.raises(TypeError, match=r"events\[1\].data: is of the type str; give bytes"):
+        await ClaimUploads(container).upload(command(events=(event(), msgspec.structs.replace(event(), data=text))))
+    assert [name async for name in container.list_blob_names()] == before
+
+
 async def test_each_command_has_a_blob_of_its_own_which_tells_whose_it_is(container: ContainerClient) -> None:
     uploads = ClaimUploads(container, expires_after_s=60)
     one = command(command_id="ä/1", events=2)

@@ -3,6 +3,7 @@
 import math
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 import pytest
@@ -51,6 +52,24 @@ def test_a_number_that_json_cannot_hold_is_refused_and_does_not_become_null(numb
     events = (good.events[0], msgspec.structs.replace(good.events[0], metadata={"a": [{"b": number}]}))
     with pytest.raises(ValueError, match=r"events\[1\].metadata: .* finite"):
         command_message(msgspec.structs.replace(good, events=events), content_type=content_type)
+
+
+@pytest.mark.parametrize("content_type", [JSON, MSGPACK])
+@pytest.mark.parametrize("data", ["text", {"by": "me"}, None])
+def test_data_that_is_not_bytes_is_refused_and_not_taken_for_base64(data: Any, content_type: str) -> None:
+    good = command()
+    events = (good.events[0], msgspec.structs.replace(good.events[0], data=data))
+    with pytest.raises(TypeError, match=rf"events\[1\].data: is of the type {type(data).__name__}; give bytes"):
+        command_message(msgspec.structs.replace(good, events=events), content_type=content_type)
+
+
+@pytest.mark.parametrize("content_type", [JSON, MSGPACK])
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_data_in_any_buffer_is_sent(kind: Any, content_type: str) -> None:
+    good = command()
+    sent = msgspec.structs.replace(good, events=(msgspec.structs.replace(good.events[0], data=kind(b"\x00text")),))
+    message = command_message(sent, content_type=content_type)
+    assert decode_command(b"".join(message.body), content_type).events[0].data == b"\x00text"
 
 
 def test_metadata_that_is_written_as_text_is_sent() -> None:

@@ -131,7 +131,24 @@ def test_what_is_no_command_says_where_and_what(data: bytes, message: str) -> No
     error = refusal(data)
     assert error.code is RejectionCode.UNDECODABLE
     assert str(error).startswith(message)
-    assert str(error).endswith("; see the AppendCommand schema; unknown fields are errors")
+    assert error.problem.remedy
+
+
+@pytest.mark.parametrize(
+    ("data", "remedy"),
+    [
+        (b"{", "send one command, in the form that its content type says: application/json or application/msgpack"),
+        (body(brok=1), "take it out, or correct its name: a field that is not known is an error"),
+        (b'{"commandId":"c1"}', "add it"),
+        (body(expected="anyy"), 'give "any", "empty", "exists" or the position of the head'),
+        (body(brook="order|1"), 'give an object: {"name": …, "entityId": …}'),
+        (body(events=[{"eventId": "e", "eventType": "t", "data": "!"}]), "give the event's bytes: as base64 text in"),
+        (body(events=[{"eventId": "e", "eventType": "t", "data": 7}]), "give the event's bytes: as base64 text in"),
+        (body(commandId=7), "schemas/json/command.schema.json has what each field may be"),
+    ],
+)
+def test_what_is_no_command_says_what_to_change(data: bytes, remedy: str) -> None:
+    assert refusal(data).problem.remedy.startswith(remedy)
 
 
 @pytest.mark.parametrize("kind", KINDS)

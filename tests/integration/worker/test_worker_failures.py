@@ -105,7 +105,7 @@ async def dead_letter(place: Place, message_id: str) -> ServiceBusReceivedMessag
 
 
 ROWS = {
-    "undecodable": (b"{", {}, "see the AppendCommand schema"),
+    "undecodable": (b"{", {}, "send one command"),
     "unknown-version": (b'{"schemaVersion":7}', {}, "send version 1 or run a newer worker"),
     "unsupported-content-type": (b"<append/>", {"content_type": "text/xml"}, "use application/json"),
 }
