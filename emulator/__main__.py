@@ -20,6 +20,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, metavar="DIR", help="keep everything here; without it, in memory")
     parser.add_argument("--ready-file", type=Path, metavar="F", help="written when all ports listen")
     parser.add_argument("--seed", type=int, default=0, help="for fault rules with a probability or a jitter")
+    parser.add_argument(
+        "--end-with-stdin", action="store_true", help="end when stdin does: who starts it holds a pipe to it"
+    )
     given = parser.parse_args(arguments)
     return run(
         Options(
@@ -32,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
             data_dir=given.data,
             ready_file=given.ready_file,
             seed=given.seed,
+            end_with_stdin=given.end_with_stdin,
         )
     )
 

@@ -24,7 +24,7 @@ from emulator.cosmos import CosmosServer
 from emulator.faults import Faults
 from emulator.identity import TokenAuthority
 from emulator.journal import Journal, MemoryJournal, SqliteJournal
-from emulator.process import loop_factory, stop_signal, write_whole
+from emulator.process import loop_factory, stop_signal, watch_stdin, write_whole
 from emulator.servicebus import AdminServer, ServiceBusServer
 
 log = structlog.get_logger()
@@ -244,10 +244,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: Path | None = None
     ready_file: Path | None = None
     seed: int = 0
+    end_with_stdin: bool = False
 
 
 async def serve(options: Options, *, announce: Callable[[str], None] = print) -> None:
-    """Run until SIGTERM or SIGINT, then stop within STOP_S.
+    """Run until SIGTERM or SIGINT, or until stdin ends where the options say so, then stop within STOP_S.
 
     Once everything listens, write the ready file, whole or not at all, and announce the same JSON as one line.
 
@@ -272,6 +273,8 @@ async def serve(options: Options, *, announce: Callable[[str], None] = print) ->
             if options.ready_file is not None:
                 _write_ready_file(options.ready_file, line + b"\n")
             announce(line.decode())
+            if options.end_with_stdin:
+                await watch_stdin(stop)
             await stop.wait()
         finally:
             async with asyncio.timeout(STOP_S):

@@ -10,12 +10,11 @@ import os
 import signal
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import IO, Any, Final, Self
 
 import aiohttp
 import msgspec
@@ -27,8 +26,7 @@ REQUEST_S: Final = 10.0
 START_S: Final = 30.0
 TERMINATE_S: Final = 25.0
 KILL_S: Final = 5.0
-_POLL_S: Final = 0.02
-_STDERR_CHARS_MAX: Final = 2000
+_STDERR_BYTES_MAX: Final = 2000
 
 
 class ControlError(Exception):
@@ -140,7 +138,7 @@ class EmulatorProcess:
     """An emulator as another process, while `start_emulator_process` runs it."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, ready: Ready, control: EmulatorHandle, stderr: Path
+        self, process: asyncio.subprocess.Process, ready: Ready, control: EmulatorHandle, stderr: IO[bytes]
     ) -> None:
         self._process = process
         self._stderr = stderr
@@ -187,49 +185,48 @@ async def start_emulator_process(
 ) -> AsyncIterator[EmulatorProcess]:
     """Run `python -m emulator` until the context ends; then it is gone, if need be by SIGKILL.
 
+    Where this process is killed the emulator ends as well, and neither leaves a file behind.
+
     Raises:
         RuntimeError: it ended, or was not ready within `start_s`; with the end of what it wrote to stderr.
     """
-    with tempfile.TemporaryDirectory(prefix="emulator-") as folder:
-        ready_file, stderr = Path(folder) / "ready.json", Path(folder) / "stderr.txt"
-        arguments = ["--ready-file", str(ready_file), "--seed", str(seed)]
-        arguments += ["--servicebus-port", str(servicebus_port), "--cosmos-port", str(cosmos_port)]
-        arguments += ["--blob-port", str(blob_port), "--control-port", str(control_port)]
-        arguments += ["--admin-port", str(admin_port)]
-        arguments += ["--config", str(config)] if config is not None else []
-        arguments += ["--data", str(data_dir)] if data_dir is not None else []
-        with stderr.open("wb") as sink:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "emulator",
-                *arguments,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=sink,
-                env=_environment(),
-            )
+    arguments = ["--end-with-stdin", "--seed", str(seed)]
+    arguments += ["--servicebus-port", str(servicebus_port), "--cosmos-port", str(cosmos_port)]
+    arguments += ["--blob-port", str(blob_port), "--control-port", str(control_port)]
+    arguments += ["--admin-port", str(admin_port)]
+    arguments += ["--config", str(config)] if config is not None else []
+    arguments += ["--data", str(data_dir)] if data_dir is not None else []
+    with tempfile.TemporaryFile() as stderr:  # it has no name
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "emulator",
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=stderr,
+            env=_environment(),
+        )
         try:
-            ready = await _await_ready(process, ready_file, stderr, start_s)
+            ready = await _await_ready(process, stderr, start_s)
             async with EmulatorHandle(ready.control_endpoint) as control:
                 yield EmulatorProcess(process, ready, control, stderr)
         finally:
             await _end(process, signal.SIGTERM)
 
 
-async def _await_ready(process: asyncio.subprocess.Process, ready_file: Path, stderr: Path, start_s: float) -> Ready:
-    deadline_s = time.monotonic() + start_s
-    while time.monotonic() < deadline_s:
-        if (ready := _read_ready(ready_file)) is not None:
-            return ready
-        if process.returncode is not None:
-            raise RuntimeError(f"the emulator ended with code {process.returncode}: {_tail(stderr)}")
-        await asyncio.sleep(_POLL_S)
-    raise RuntimeError(f"the emulator was not ready within {start_s:.0f} s: {_tail(stderr)}")
-
-
-def _read_ready(path: Path) -> Ready | None:
-    return msgspec.json.decode(path.read_bytes(), type=Ready) if path.exists() else None
+async def _await_ready(process: asyncio.subprocess.Process, stderr: IO[bytes], start_s: float) -> Ready:
+    """The one line that it writes to stdout, once everything listens."""
+    assert process.stdout is not None, "it was started with a pipe"
+    try:
+        async with asyncio.timeout(start_s):
+            line = await process.stdout.readline()
+            if line:
+                return msgspec.json.decode(line, type=Ready)
+            code = await process.wait()
+    except TimeoutError:
+        raise RuntimeError(f"the emulator was not ready within {start_s:.0f} s: {_tail(stderr)}") from None
+    raise RuntimeError(f"the emulator ended with code {code}: {_tail(stderr)}")
 
 
 async def _end(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
@@ -253,5 +250,8 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": root if not inherited else f"{root}{os.pathsep}{inherited}"}
 
 
-def _tail(stderr: Path) -> str:
-    return stderr.read_text(errors="replace")[-_STDERR_CHARS_MAX:].strip() or "it wrote nothing to stderr"
+def _tail(stderr: IO[bytes]) -> str:
+    """The end of what was written. Reading must not move the place at which the process goes on writing."""
+    size_bytes = os.fstat(stderr.fileno()).st_size
+    end = os.pread(stderr.fileno(), _STDERR_BYTES_MAX, max(size_bytes - _STDERR_BYTES_MAX, 0))
+    return end.decode(errors="replace").strip() or "it wrote nothing to stderr"

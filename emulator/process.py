@@ -5,6 +5,7 @@ import contextlib
 import importlib
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -33,6 +34,25 @@ async def stop_signal() -> AsyncIterator[asyncio.Event]:
     finally:
         for number in taken:
             loop.remove_signal_handler(number)
+
+
+class _Stdin(asyncio.Protocol):
+    """Ignores what comes, and notes its end."""
+
+    def __init__(self, ended: asyncio.Event) -> None:
+        self._ended = ended
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._ended.set()
+
+
+async def watch_stdin(ended: asyncio.Event) -> None:
+    """Have `ended` set when stdin ends, which the end of the process that holds the other end of its pipe brings.
+
+    However that one ends: a SIGKILL lets nobody say goodbye.
+    """
+    await asyncio.get_running_loop().connect_read_pipe(lambda: _Stdin(ended), sys.stdin)
 
 
 def write_whole(path: Path, content: bytes) -> None:

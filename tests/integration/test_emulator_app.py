@@ -1,8 +1,10 @@
 """The three services as one: inside a test, as a process of its own, and through its control interface."""
 
 import asyncio
+import contextlib
 import datetime as dt
 import json
+import os
 import re
 import signal
 import socket
@@ -30,6 +32,7 @@ from emulator.faults import Answer, DropBefore, Rule
 from emulator.handle import ControlError, EmulatorHandle, start_emulator_process
 from emulator.journal import Change, SqliteJournal
 from tests.support.servicebus_admin import PlainHttp
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -405,6 +408,45 @@ async def test_process_ends_in_time_with_clients_that_do_nothing(tmp_path: Path)
             assert await process.terminate() == 0
         for writer in writers:
             writer.close()
+
+
+STARTER = """
+import asyncio
+from emulator.handle import start_emulator_process
+
+async def main():
+    async with start_emulator_process() as process:
+        print(process.ready.control_endpoint, flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+async def test_process_ends_with_the_one_that_started_it_and_leaves_no_file(tmp_path: Path) -> None:
+    starter = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        STARTER,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=EXAMPLE.parents[1],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert starter.stdout is not None
+    async with asyncio.timeout(30):
+        control = EmulatorHandle((await starter.stdout.readline()).decode().strip())
+        async with control:
+            assert await control.is_healthy()
+            starter.kill()
+            await starter.wait()
+
+            async def is_gone() -> bool:
+                with contextlib.suppress(aiohttp.ClientConnectionError):
+                    return not await control.is_healthy()
+                return True
+
+            await wait_until(is_gone, "the emulator has ended", timeout_s=20)
+    assert [each.name for each in tmp_path.iterdir()] == []
 
 
 async def test_process_announces_one_json_line_and_writes_the_ready_file(tmp_path: Path) -> None:

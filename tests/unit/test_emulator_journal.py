@@ -18,7 +18,7 @@ def full_journal(path: Path) -> SqliteJournal:
 def test_a_full_disk_is_named_and_leaves_what_was_there(tmp_path: Path) -> None:
     journal = full_journal(tmp_path / "data.sqlite")
     for _ in range(3):
-        with pytest.raises(JournalError, match="cannot write to .*data.sqlite: database or disk is full"):
+        with pytest.raises(JournalError, match=r"cannot write to .*data.sqlite: database or disk is full"):
             journal.commit([Change("kept", "a", b"2"), Change("new", "b", bytes(1_000_000))])
     assert list(journal.load("kept")) == [("a", b"1")]
     assert list(journal.load("new")) == []
@@ -27,7 +27,7 @@ def test_a_full_disk_is_named_and_leaves_what_was_there(tmp_path: Path) -> None:
 
 def test_once_there_is_room_again_the_journal_goes_on(tmp_path: Path) -> None:
     journal = full_journal(tmp_path / "data.sqlite")
-    with pytest.raises(JournalError, match="cannot write to .*data.sqlite: database or disk is full"):
+    with pytest.raises(JournalError, match=r"cannot write to .*data.sqlite: database or disk is full"):
         journal.commit([Change("new", "b", bytes(1_000_000))])
     journal._connection.execute("PRAGMA max_page_count = 100000")
     journal.commit([Change("new", "b", bytes(1_000_000))])
