@@ -79,9 +79,10 @@ def check_event(index: int, event: NewEvent) -> None:
     TypeError for data that is not bytes: text would be taken for base64. ValueError for a number in the metadata that
     JSON has no way to write: it would become null.
     """
-    if not isinstance(event.data, bytes | bytearray | memoryview):
-        kind = type(event.data).__name__
-        raise TypeError(f"events[{index}].data: is of the type {kind}; give bytes, such as json.dumps(…).encode()")
+    data: object = event.data  # whoever made the event need not have checked its types
+    if not isinstance(data, bytes | bytearray | memoryview):
+        problem = f"events[{index}].data: is of the type {type(data).__name__}; give bytes, such as json.dumps(…).encode()"
+        raise TypeError(problem)
     if not event.metadata:
         return
     try:
