@@ -81,7 +81,9 @@ def check_event(index: int, event: NewEvent) -> None:
     """
     data: object = event.data  # whoever made the event need not have checked its types
     if not isinstance(data, bytes | bytearray | memoryview):
-        problem = f"events[{index}].data: is of the type {type(data).__name__}; give bytes, such as json.dumps(…).encode()"
+        problem = (
+            f"events[{index}].data: is of the type {type(data).__name__}; give bytes, such as json.dumps(…).encode()"
+        )
         raise TypeError(problem)
     if not event.metadata:
         return
