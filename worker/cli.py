@@ -10,18 +10,19 @@ from typing import Annotated
 
 import structlog
 import typer
-from rich.console import Console
 
 from brook_client.client import BrookClient
 from schemas import codec
 from worker.clients import servicebus_connector
 from worker.commands import brook_cli, brooks_cli, check, dead_letter_cli, status_cli
 from worker.commands.claims import claim_uploads
+from worker.commands.console import SafeConsole
 from worker.commands.failures import CommandError, reported
 from worker.commands.lines import chunks
 from worker.commands.send import SendSummary, print_reply, send_lines
 from worker.commands.shared import ConfigOption, example, open_standard_streams, run_async, settings_of
 from worker.settings import Settings
+from worker.terminal import visible
 
 app = typer.Typer(
     name="brook-worker",
@@ -193,7 +194,7 @@ def provision(
     from worker.commands.provision import provision_and_tell  # noqa: PLC0415 - the other commands need no such client
 
     with reported():
-        run_async(partial(provision_and_tell, check_only=check, console=Console()), settings_of(config))
+        run_async(partial(provision_and_tell, check_only=check, console=SafeConsole()), settings_of(config))
 
 
 @app.command(epilog=example("brook-worker demo"))
@@ -208,12 +209,12 @@ def demo(
     from worker.demo.run import EXAMPLES, run_demo  # noqa: PLC0415 - the other commands need no emulator
 
     with reported():
-        if not run_async(run_demo, examples or EXAMPLES, folder, Console()):
+        if not run_async(run_demo, examples or EXAMPLES, folder, SafeConsole()):
             raise typer.Exit(1)
 
 
 def _problem(text: str) -> None:
-    typer.echo(f"error: {text}", err=True)
+    typer.echo(f"error: {visible(text)}", err=True)
 
 
 if __name__ == "__main__":

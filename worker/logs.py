@@ -19,6 +19,7 @@ from structlog.types import EventDict, Processor
 
 from worker.redaction import HIDDEN, Redactor, Secret
 from worker.settings import Settings
+from worker.terminal import visible
 
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -64,6 +65,8 @@ def configure_logs(settings: Settings, stream: TextIO | None = None) -> None:
         structlog.processors.format_exc_info,
         Redaction(settings.secrets()),
     ]
+    if console:  # JSON lines write what would steer a terminal as \uXXXX by themselves
+        shared.append(_visible_event)
     renderer: Processor = (
         structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
         if console
@@ -125,6 +128,11 @@ class Redaction:
         text = _QUOTED_PAYLOAD.sub(rf"\g<name>{HIDDEN}", self._redact(text))
         text = _LONG_BASE64.sub(lambda found: f"<{len(found[0]):,} characters>", text)
         return text if len(text) <= length_max else f"{text[:length_max]}… ({len(text):,} characters)"
+
+
+def _visible_event(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Show what would steer a terminal: names of brooks and sessions are their senders', and so are errors' texts."""
+    return {name: visible(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 def _trace_ids(_logger: object, _method: str, event: EventDict) -> EventDict:

@@ -4,16 +4,17 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from brook_client.reading import read as read_events
 from schemas.keys import BrookKey
+from worker.commands.console import SafeConsole
 from worker.commands.failures import UsageError, reported
 from worker.commands.follow import Polling, Start, follow
 from worker.commands.interruption import InterruptedBySignalError, run_interruptible
 from worker.commands.read import at_most, brook_reader, write_lines, write_ndjson, write_table
 from worker.commands.shared import BrookArgument, ConfigOption, JsonOption, settings_of
 from worker.settings import Settings
+from worker.terminal import visible
 
 Output = Literal["auto", "ndjson", "table"]
 
@@ -59,7 +60,7 @@ def read(
     With --follow each event is printed once its whole command is committed; each look at the head costs a few request
     units.
     """
-    console = Console()
+    console = SafeConsole()
     as_table = not as_json and (output == "table" or (output == "auto" and console.is_terminal))
 
     async def print_events(settings: Settings, key: BrookKey) -> None:
@@ -94,7 +95,7 @@ def inspect(brook: BrookArgument, *, config: ConfigOption = None, as_json: JsonO
 
     with reported():
         key = BrookKey.parse(brook)
-        run_interruptible(partial(inspect_and_tell, as_json=as_json, console=Console()), settings_of(config), key)
+        run_interruptible(partial(inspect_and_tell, as_json=as_json, console=SafeConsole()), settings_of(config), key)
 
 
 def recover(
@@ -109,9 +110,9 @@ def recover(
 
     with reported():
         key = BrookKey.parse(brook)
-        tell = partial(recover_and_tell, dry_run=dry_run, as_json=as_json, console=Console())
+        tell = partial(recover_and_tell, dry_run=dry_run, as_json=as_json, console=SafeConsole())
         run_interruptible(tell, settings_of(config), key)
 
 
 def _note(text: str) -> None:
-    typer.echo(f"note: {text}", err=True)
+    typer.echo(f"note: {visible(text)}", err=True)

@@ -4,8 +4,8 @@ from functools import partial
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
+from worker.commands.console import SafeConsole
 from worker.commands.failures import UsageError, reported
 from worker.commands.interruption import run_interruptible
 from worker.commands.shared import ConfigOption, JsonOption, example, settings_of
@@ -47,6 +47,6 @@ def list_(
             raise UsageError("--name and --prefix say the same in two ways; give one of them")
         which = BrookFilter(prefix=prefix or (f"{name}|" if name is not None else ""), pending_only=pending)
         tell = partial(
-            list_brooks, sort=sort, limit=limit, continuation=continuation, as_json=as_json, console=Console()
+            list_brooks, sort=sort, limit=limit, continuation=continuation, as_json=as_json, console=SafeConsole()
         )
         run_interruptible(tell, settings_of(config), which)

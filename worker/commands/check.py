@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.checks import Row, Status, check_all
+from worker.commands.console import SafeConsole
 from worker.commands.failures import reported
 from worker.commands.shared import ConfigOption, JsonOption, run_async, settings_of
 from worker.settings import Settings
@@ -30,7 +31,7 @@ def check(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     Changes nothing but an empty blob named brook-worker-check, which stays in the container of the leases.
     """
     with reported():
-        if not run_async(check_and_tell, _settings(config), as_json, Console()):
+        if not run_async(check_and_tell, _settings(config), as_json, SafeConsole()):
             raise typer.Exit(1)
 
 

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from schemas.keys import BrookKey, session_id_for
+from worker.commands.console import SafeConsole
 from worker.commands.failures import CommandError, UsageError, reported
 from worker.commands.interruption import run_interruptible
 from worker.commands.shared import ConfigOption, JsonOption, example, settings_of
@@ -59,7 +60,7 @@ def list_(
     with reported():
         settings = settings_of(config)
         selection = _selection(session, brook, reason, sequence_number)
-        tell = partial(list_letters, from_number=from_number, limit=limit, as_json=as_json, console=Console())
+        tell = partial(list_letters, from_number=from_number, limit=limit, as_json=as_json, console=SafeConsole())
         run_interruptible(tell, settings, selection)
 
 
@@ -69,7 +70,7 @@ def show(number: NumberArgument, *, config: ConfigOption = None, as_json: JsonOp
     from worker.commands.dead_letter import show_letter  # noqa: PLC0415
 
     with reported():
-        run_interruptible(partial(show_letter, as_json=as_json, console=Console()), settings_of(config), number)
+        run_interruptible(partial(show_letter, as_json=as_json, console=SafeConsole()), settings_of(config), number)
 
 
 @app.command(
@@ -103,7 +104,7 @@ def resubmit(
         settings = settings_of(config)
         selection = _required(_selection(session, brook, reason, sequence_number), every=every)
         intent = Intent(action="resubmit", selection=selection, limit=limit, dry_run=dry_run)
-        output = Output(Console(), Console(stderr=True), as_json)
+        output = Output(SafeConsole(), SafeConsole(stderr=True), as_json)
         run_interruptible(partial(resubmit, duplicate_window_s=duplicate_window), settings, intent, output)
 
 
@@ -124,7 +125,7 @@ def purge(
     """Remove dead letters for good. Asks first, unless --yes is given."""
     from worker.commands.dead_letter import Intent, Output, plan_purge, purge  # noqa: PLC0415
 
-    errors = Console(stderr=True)
+    errors = SafeConsole(stderr=True)
     with reported():
         settings = settings_of(config)
         selection = _required(_selection(session, brook, reason, sequence_number), every=every)
@@ -134,7 +135,7 @@ def purge(
             # Asked while no event loop runs: it would not hear a signal before the answer.
             plan = run_interruptible(plan_purge, settings, intent)
             _ask(len(plan.report.done), errors)
-        run_interruptible(partial(purge, plan=plan), settings, intent, Output(Console(), errors, as_json))
+        run_interruptible(partial(purge, plan=plan), settings, intent, Output(SafeConsole(), errors, as_json))
 
 
 def _ask(count: int, errors: Console) -> None:

@@ -16,6 +16,7 @@ from worker.errors import WorkerError
 from worker.locking.base import LeaseError
 from worker.sessions.base import BrokerError
 from worker.storage.base import StoreError
+from worker.terminal import visible
 
 EXPECTED = (BrokerError, BrookClientError, InvalidBrookKeyError, LeaseError, StoreError, WorkerError)
 
@@ -92,7 +93,7 @@ def _tell(errors: list[BaseException]) -> None:
             drop_stdout()
             continue
         for line in str(error).splitlines() or [type(error).__name__]:
-            typer.echo(f"error: {line}", err=True)
+            typer.echo(f"error: {visible(line)}", err=True)
 
 
 def drop_stdout() -> None:

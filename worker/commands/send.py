@@ -16,6 +16,7 @@ from schemas.commands import AppendCommand
 from worker.commands.failures import CommandError, drop_stdout
 from worker.commands.lines import commands
 from worker.commands.outstanding import Outstanding
+from worker.terminal import visible
 
 _OUTSTANDING_MAX: Final = 10_000
 _NAMED_MAX: Final = 10
@@ -28,7 +29,7 @@ _UNREAD: Final = (
 def print_reply(reply: ReceivedReply) -> None:
     """Print a reply as a line of JSON. Raises BrokenPipeError when nobody reads stdout any more."""
     try:
-        typer.echo(codec.encode_reply(reply.reply))
+        typer.echo(visible(codec.encode_reply(reply.reply).decode()))
     except BrokenPipeError:
         drop_stdout()
         raise

@@ -4,8 +4,8 @@ from functools import partial
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from worker.commands.console import SafeConsole
 from worker.commands.failures import reported
 from worker.commands.interruption import InterruptedBySignalError, run_interruptible
 from worker.commands.shared import ConfigOption, JsonOption, settings_of
@@ -32,7 +32,9 @@ def stats(
     from worker.commands.stats import stats_and_tell  # noqa: PLC0415 - the other commands need no such clients
 
     with reported():
-        tell = partial(stats_and_tell, brooks=count_brooks, leases_max=leases_max, as_json=as_json, console=Console())
+        tell = partial(
+            stats_and_tell, brooks=count_brooks, leases_max=leases_max, as_json=as_json, console=SafeConsole()
+        )
         run_interruptible(tell, settings_of(config), url or [])
 
 
@@ -52,7 +54,7 @@ def watch(
     from worker.commands.watch import watch as show  # noqa: PLC0415 - the other commands need no such clients
 
     with reported():
-        look = partial(show, interval_s=interval_s, count=count, as_json=as_json, console=Console())
+        look = partial(show, interval_s=interval_s, count=count, as_json=as_json, console=SafeConsole())
         try:
             run_interruptible(look, settings_of(config), url or [])
         except InterruptedBySignalError:
