@@ -139,7 +139,9 @@ async def _replies(settings: Settings) -> AsyncIterator[ServiceBusReplies]:
         try:
             await replies.open()
         except BrokerError as error:
-            raise StartError(f"reply_queue or reply_topic, {address!r}: {error}") from error
+            setting = "reply_queue" if settings.reply_queue else "reply_topic"
+            remedy = "" if isinstance(error, BrokerRefusedError) else "; check the namespace and the network"
+            raise StartError(f"{setting} {address!r}: {error}{remedy}") from error
         try:
             yield replies
         finally:

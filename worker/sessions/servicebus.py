@@ -73,18 +73,19 @@ _LOCK_MARGIN_S: Final = 1.0
 _LOCK_MAX_S: Final = 300.0
 """Service Bus grants locks of up to five minutes; more can only be a difference between clocks."""
 
-_REFUSED: Final = (
-    errors.ServiceBusAuthenticationError,
-    errors.ServiceBusAuthorizationError,
-    errors.MessagingEntityNotFoundError,
-    errors.MessagingEntityDisabledError,
-)
+_REFUSED: Final = {
+    errors.ServiceBusAuthenticationError: "the credentials are refused; check them",
+    errors.ServiceBusAuthorizationError: "the credentials do not give the right to it; check their roles",
+    errors.MessagingEntityNotFoundError: "it is not there; check the name, or run `brook-worker provision`",
+    errors.MessagingEntityDisabledError: "it is disabled; enable it",
+}
 
 
 def broker_error(what: str, error: Exception) -> BrokerRefusedError | BrokerUnavailableError:
     """Say in our words why the broker did not do `what`."""
-    if isinstance(error, _REFUSED):
-        return BrokerRefusedError(f"{what}: {type(error).__name__}; check the entity's name and the credentials")
+    for kind, words in _REFUSED.items():
+        if isinstance(error, kind):
+            return BrokerRefusedError(f"{what}: {words}")
     return BrokerUnavailableError(f"{what}: {type(error).__name__}")
 
 

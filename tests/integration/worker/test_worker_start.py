@@ -51,7 +51,7 @@ async def test_a_wrong_service_bus_key_ends_the_start_with_one_line(place: Place
     assert wrong != good
     await place.make_container()
     line = await refusal(place, servicebus_connection_string=wrong, auto_provision="false")
-    assert "check the entity's name and the credentials" in line
+    assert "the credentials are refused; check them" in line
 
 
 async def test_a_missing_lease_container_ends_the_start_with_one_line(place: Place) -> None:
