@@ -221,6 +221,21 @@ async def test_an_event_that_the_store_does_not_take_alone_is_refused_and_the_ot
     assert accepted == Accepted(Position(0), Position(0))
 
 
+async def test_what_the_store_takes_is_appended_beside_what_it_does_not_take() -> None:
+    """And those that it does not take are rejected in the same words, alone, in company and when they come again."""
+    sizes = (700_000, 940_000, 980_000, *range(1_000_000, 1_150_000, 10_000))
+    group = [prepared(command_id=f"c{size}", events=(event(data=b"x" * (size * 3 // 4)),)) for size in sizes]
+    store = SmallStore(990_000)
+    result = await AppendHandler(store, Limits(), replans_max=1).append(BrookState(KEY), group)
+    assert await positions(store) == [(index, f"c{size}") for index, size in enumerate(sizes[:3])]
+    assert [isinstance(verdict, Refused) for verdict in result.verdicts] == [size > sizes[2] for size in sizes]
+    again = await AppendHandler(store, Limits(), replans_max=1).append(BrookState(KEY), group[::-1])
+    assert again.verdicts[: len(sizes) - 3] == result.verdicts[:2:-1]
+    assert await positions(store) == [(index, f"c{size}") for index, size in enumerate(sizes[:3])]
+    alone = await handler(store).append(BrookState(KEY), group[-1:])
+    assert alone.verdicts == result.verdicts[-1:]
+
+
 async def test_a_large_append_with_an_event_that_the_store_does_not_take_blocks_nobody() -> None:
     big = prepared(command_id="big", events=(event(), event(data=b"x" * 1_100_000), event(data=b"y" * 600_000)))
     store = SmallStore(1_200_000)

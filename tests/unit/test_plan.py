@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.replies import RejectionCode
-from schemas.types import CommandId, Position
+from schemas.types import POSITION_MAX, CommandId, Position
 from tests.support.brooks import KEY, event, prepared
 from worker.protocol.model import ETag, Head, Limits, RecentCommand, RecentConflict, StoredHead
 from worker.protocol.pending import StoredBrook, StoredPending, begin, chunks, commit, write_chunk
@@ -239,7 +239,7 @@ class TestBytes:
 
     def test_an_event_over_the_item_limit_is_rejected_with_its_index_and_size(self) -> None:
         big = event(data=b"x" * 900_000)
-        size = prepared(events=(big,)).event_bytes(0, Position(2))
+        size = prepared(events=(big,)).event_bytes(0, POSITION_MAX)
         limits = Limits(event_bytes_max=size - 1)
         (verdict,) = plan(stored_at(0), [prepared(events=(event(), big))], limits).verdicts
         assert isinstance(verdict, Refused)
@@ -248,6 +248,13 @@ class TestBytes:
         assert f"{size:,} bytes" in verdict.problem.problem
         fits = plan(stored_at(0), [prepared(events=(event(), big))], Limits(event_bytes_max=size))
         assert isinstance(fits.verdicts[0], Accepted)
+
+    def test_the_rejection_of_an_event_is_the_same_wherever_the_head_has_moved_since(self) -> None:
+        """It is on no record: a command that comes again is measured again, behind what was appended meanwhile."""
+        big = prepared(events=(event(), event(data=b"x" * 900_000)))
+        limits = Limits(event_bytes_max=max(big.bytes_at_start) - 1)
+        verdicts = {plan(stored_at(head), [big], limits).verdicts for head in (-1, 7, 8, 98, 12_345)}
+        assert len(verdicts) == 1
 
     def test_an_event_within_the_limit_fits_beside_the_largest_head(self) -> None:
         limits = Limits()

@@ -95,7 +95,7 @@ class AppendHandler:
                 doubtful = run.ids
                 if run.presumed_wrongly:
                     continue
-                fruitless = 0 if run.progressed else fruitless + 1
+                fruitless = 0 if run.learned else fruitless + 1
                 await self._pause(random.random() * _REPLAN_PAUSE_S * fruitless)
         except BaseException:
             brook.forget()
@@ -136,9 +136,9 @@ class _Run:
         return self._writer.charge_ru
 
     @property
-    def progressed(self) -> bool:
-        """Whether any write of the last plan took effect."""
-        return self._writer.progressed
+    def learned(self) -> bool:
+        """Whether the last plan came to something: a write took effect, or the limits are narrower now."""
+        return self._writer.progressed or self._writer.narrowed
 
     @property
     def presumed_wrongly(self) -> bool:
@@ -152,7 +152,7 @@ class _Run:
         after all, that is refused.
         """
         self.plans += 1
-        self._writer.progressed = False
+        self._writer.progressed = self._writer.narrowed = False
         untouched = not self._brook.was_looked_at
         self._presumed = untouched and self._is_probably_new()
         if self._presumed:

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import msgspec
 
 from schemas.keys import BrookKey
+from schemas.types import POSITION_MAX
+from worker.protocol.documents import Document, encoded_bytes
 from worker.protocol.model import Limits, StoredHead
 from worker.protocol.pending import StoredBrook
-from worker.protocol.writes import Operation
+from worker.protocol.writes import Create, Operation
 from worker.storage.base import BrookStore, Diverged, StoreRefusedError, TooLarge, Written
 
 _DOCUMENT_AND_EVENT = 2  # head or head-pending, and one event: nothing is left to split
@@ -56,6 +58,8 @@ class BrookWriter:
         self.charge_ru = 0.0
         self.progressed = False
         """Whether a write took effect since this was last set to False."""
+        self.narrowed = False
+        """Whether the store found a request too large since this was last set to False."""
         self.too_large_alone = False
         """Whether the store has refused a single event for its size."""
         self.blocked_on: StoredBrook | None = None
@@ -90,7 +94,8 @@ class BrookWriter:
     async def write(self, operations: Sequence[Operation], request_bytes: int) -> Written | None:
         """Send one conditional batch; None when nothing took effect and the brook has to be planned anew.
 
-        A batch that the store finds too large halves the limits for the rest of the group.
+        A batch that the store finds too large halves the limits for the rest of the group; a single event that it finds
+        too large bounds what an event may be.
         """
         built_on = self._brook.stored
         self._brook.forget()
@@ -99,8 +104,10 @@ class BrookWriter:
         result = await self._store.write(self.key, operations)
         match result:
             case TooLarge():
-                self.too_large_alone = len(operations) == _DOCUMENT_AND_EVENT
-                self.limits = _halved(self.limits, request_bytes, alone=self.too_large_alone)
+                self.narrowed = True
+                event = _single_event(operations)
+                self.too_large_alone = event is not None
+                self.limits = _halved(self.limits, request_bytes) if event is None else _below(self.limits, event)
                 self._brook.stored = built_on
                 return None
             case Diverged(operation=operation, charge_ru=charge_ru):
@@ -119,13 +126,26 @@ def settled_at(head: StoredHead) -> StoredBrook:
     return StoredBrook(head=head)
 
 
-def _halved(limits: Limits, request_bytes: int, *, alone: bool) -> Limits:
-    """Limits that split a batch that was too large for the service; `alone` says that it held a single event."""
+def _single_event(operations: Sequence[Operation]) -> Document | None:
+    """The event in a batch that cannot be split: beside it there is only what moves the head, or head-pending."""
+    last = operations[-1]
+    if len(operations) != _DOCUMENT_AND_EVENT or not isinstance(last, Create) or last.document["type"] != "event":
+        return None
+    return last.document
+
+
+def _below(limits: Limits, event: Document) -> Limits:
+    """Limits under which no event as large as this one is tried again. Smaller ones may fit."""
+    # As large as it would be where positions have most digits: they stand in `id` and in `position`.
+    refused_bytes = encoded_bytes(event) + 2 * (len(str(POSITION_MAX)) - len(event["id"]))
+    return msgspec.structs.replace(limits, event_refused_bytes=refused_bytes)
+
+
+def _halved(limits: Limits, request_bytes: int) -> Limits:
+    """Limits that split a batch that was too large for the service, and leave what an event may hold as it was."""
     try:
         return msgspec.structs.replace(
-            limits,
-            batch_bytes_max=request_bytes // 2,
-            event_alone_bytes_max=request_bytes // 2 if alone else limits.single_event_bytes_max,
+            limits, batch_bytes_max=request_bytes // 2, event_alone_bytes_max=limits.single_event_bytes_max
         )
     except ValueError as error:
         reason = f"the store takes no batch of {request_bytes:,} bytes; raise the limit of the service"

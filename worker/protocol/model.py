@@ -79,6 +79,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     event_bytes_max: int = 2_000_000
     recent_commands_max: int = RECENT_COMMANDS_MAX_DEFAULT
     event_alone_bytes_max: int | None = None
+    event_refused_bytes: int | None = None
+    """The store was found to take no event of this size, measured as by `PreparedCommand.largest_event`."""
 
     def __post_init__(self) -> None:
         """Refuse limits under which no event could ever be appended."""

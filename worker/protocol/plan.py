@@ -130,20 +130,22 @@ class _Planner:
         return verdict if command.is_same_as(digest) else command_id_reused(command.command_id)
 
     def _event_too_large(self, command: PreparedCommand) -> Refused | None:
-        limit = self._limits.single_event_bytes_max
-        last = Position(self._position + len(command))
-        if max(command.bytes_at_start) + 2 * len(str(last)) <= limit:
+        # Measured where positions have most digits. Nobody records this, and it has to be told in the same words when
+        # the command comes again, behind what was appended meanwhile.
+        limit, refused = self._limits.single_event_bytes_max, self._limits.event_refused_bytes
+        index, size = command.largest_event()
+        if size > limit:
+            reason = f"over the limit of {limit:,}"
+        elif refused is not None and size >= refused:
+            reason = "more than the store takes"
+        else:
             return None
-        for index in range(len(command)):
-            size = command.event_bytes(index, Position(self._position + 1 + index))
-            if size > limit:
-                problem = Problem(
-                    f"events[{index}]",
-                    f"takes {size:,} bytes as a stored document, over the limit of {limit:,}",
-                    "make the event smaller, or keep its data elsewhere and append a reference to it",
-                )
-                return Refused(RejectionCode.EVENT_TOO_LARGE, problem)
-        return None
+        problem = Problem(
+            f"events[{index}]",
+            f"takes {size:,} bytes as a stored document, {reason}",
+            "make the event smaller, or keep its data elsewhere and append a reference to it",
+        )
+        return Refused(RejectionCode.EVENT_TOO_LARGE, problem)
 
     def _conflict(self, command: PreparedCommand) -> Conflicted:
         self._remember(RecentConflict(command.command_id, self._position, command.digest))

@@ -8,7 +8,7 @@ import msgspec
 from schemas.commands import AppendCommand, ClaimedCommand, Command, Expected, NewEvent
 from schemas.digests import payload_digest
 from schemas.replies import RejectionCode
-from schemas.types import CommandId, Position
+from schemas.types import POSITION_MAX, CommandId, Position
 from worker.protocol.documents import Document, event_document, event_sizes
 
 Identity = tuple[CommandId, str]
@@ -70,6 +70,12 @@ class PreparedCommand(msgspec.Struct, frozen=True):
     def event_bytes(self, index: int, position: Position) -> int:
         """The exact encoded size of event `index` at `position`: the digits stand in `id` and in `position`."""
         return self.bytes_at_start[index] + 2 * (len(str(position)) - 1)
+
+    def largest_event(self) -> tuple[int, int]:
+        """Index and encoded size of the largest event, at a position of the most digits: the same in every brook."""
+        at_start = max(self.bytes_at_start)
+        index = self.bytes_at_start.index(at_start)
+        return index, self.event_bytes(index, POSITION_MAX)
 
     def event_document(self, index: int, position: Position) -> Document:
         """The document of event `index` at `position`."""
