@@ -175,6 +175,12 @@ async def test_a_right_that_is_missing_is_told_in_its_row_alone(
 
 CASES: Final[list[tuple[dict[str, Any], tuple[str, str], Status, str]]] = [
     ({"command_queue": "absent"}, ("Service Bus", "receive from absent"), Status.FAILED, "missing: make it"),
+    (
+        {"servicebus_admin_endpoint": None, "command_queue": "absent"},
+        ("Service Bus", "receive from absent"),
+        Status.FAILED,
+        "Config.json: add it there",
+    ),
     ({"command_queue": "plain"}, ("Service Bus", "receive from plain"), Status.FAILED, "no queue with sessions"),
     ({"command_queue": "plain"}, ("Service Bus", "properties of plain"), Status.FAILED, "has no sessions"),
     ({"command_queue": "hasty"}, ("Service Bus", "properties of hasty"), Status.ADVICE, "after 2 deliveries"),

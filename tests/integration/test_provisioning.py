@@ -242,6 +242,21 @@ async def test_a_missing_queue_of_an_emulator_says_where_to_add_it(settings: Set
     assert states(caught.value.findings)["events"] is State.FOUND
 
 
+async def test_a_missing_queue_of_an_emulator_is_made_where_its_management_interface_is_known(
+    settings: Settings, azure: Emulator
+) -> None:
+    changed = with_changes(
+        settings,
+        servicebus_admin_endpoint=azure.servicebus_admin_endpoint,
+        command_queue="made-commands",
+        reply_queue="made-replies",
+    )
+    found = states(await provision(changed))
+    assert (found["made-commands"], found["made-replies"]) == (State.MADE, State.MADE)
+    found = states(await provision(with_changes(changed, servicebus_admin_endpoint=None)))
+    assert (found["made-commands"], found["made-replies"]) == (State.FOUND, State.FOUND)
+
+
 async def test_a_reply_topic_is_verified_too(settings: Settings) -> None:
     found = states(await provision(with_changes(settings, reply_queue=None, reply_topic="events")))
     assert found["events"] is State.FOUND

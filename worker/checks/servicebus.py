@@ -25,12 +25,12 @@ from worker.checks.rows import (
     utc,
 )
 from worker.clients import servicebus_admin_client, servicebus_client
-from worker.credentials import is_servicebus_emulator, servicebus_entry
+from worker.credentials import servicebus_entry
 from worker.errors import WorkerError
 from worker.provisioning.concurrently import concurrently
 from worker.provisioning.findings import is_refusal
 from worker.provisioning.opening import open_reply_address, open_session_queue
-from worker.provisioning.servicebus import found
+from worker.provisioning.servicebus import ADD_TO_CONFIG, found, is_unmanaged_emulator
 from worker.settings import Settings
 
 LOCK_DURATION_MIN: Final = timedelta(seconds=30)
@@ -43,6 +43,10 @@ _LOCK_MAX_S: Final = 300.0
 
 _UNSEEN: Final = "an emulator's are seen where servicebus_admin_endpoint names its management interface"
 _CREATE: Final = "make it: run `brook-worker provision`, or deploy it (deploy/bicep)"
+
+
+def _make_it(settings: Settings) -> str:
+    return ADD_TO_CONFIG if is_unmanaged_emulator(settings) else _CREATE
 
 
 async def check_servicebus(settings: Settings, wall_s: Callable[[], float]) -> dict[str, Outcome]:
@@ -68,7 +72,8 @@ async def _links(settings: Settings, wall_s: Callable[[], float]) -> dict[str, O
         with anyio.fail_after(3 * CHECK_TIMEOUT_S):
             async with servicebus_client(settings) as client:
                 checks: dict[str, Check] = {receive: partial(_may_receive, client, settings, locked_until_s)}
-                checks |= {name: partial(_may_send, client, entity) for name, entity in sends.items()}
+                make_it = _make_it(settings)
+                checks |= {name: partial(_may_send, client, entity, make_it) for name, entity in sends.items()}
                 entry = servicebus_entry(settings)
                 outcomes = await concurrently(partial(bounded, check, entry) for check in checks.values())
                 return {**dict(zip(checks, outcomes, strict=True)), "clock": await bounded(clock, entry)}
@@ -87,18 +92,19 @@ async def _may_receive(client: ServiceBusClient, settings: Settings, locked_unti
         if session.locked_until_utc is not None:
             locked_until_s.append(utc(session.locked_until_utc))
 
-    opened = of_findings(await open_session_queue(client, settings.command_queue, "command_queue", _CREATE, look))
+    make_it = _make_it(settings)
+    opened = of_findings(await open_session_queue(client, settings.command_queue, "command_queue", make_it, look))
     return Outcome(note="a session opened, nothing taken") if opened.status is Status.OK else opened
 
 
-async def _may_send(client: ServiceBusClient, entity: str) -> Outcome:
-    opened = of_findings(await open_reply_address(client, entity, _CREATE))
+async def _may_send(client: ServiceBusClient, entity: str, make_it: str) -> Outcome:
+    opened = of_findings(await open_reply_address(client, entity, make_it))
     return Outcome(note="a link opened, nothing sent") if opened.status is Status.OK else opened
 
 
 async def _managed(settings: Settings) -> dict[str, Outcome]:
     """What only the management interface tells."""
-    if is_servicebus_emulator(settings) and settings.servicebus_admin_endpoint is None:
+    if is_unmanaged_emulator(settings):
         return dict.fromkeys(_property_checks(settings), not_checked(_UNSEEN))
     async with AsyncExitStack() as stack:
         try:

@@ -45,6 +45,10 @@ REPLY_QUEUE: Final[Mapping[str, Any]] = {
 """How a reply queue is made."""
 
 
+ADD_TO_CONFIG: Final = "an emulator's entities come from its Config.json: add it there"
+"""What to do where one is missing in an emulator, unless `servicebus_admin_endpoint` lets `provision` make it."""
+
+
 class _OtherKindError(Exception):
     """There is a topic where a queue was looked for, or the other way round."""
 
@@ -52,13 +56,18 @@ class _OtherKindError(Exception):
 async def provision_servicebus(settings: Settings, *, make: bool) -> list[Finding]:
     """Make what is missing if `make` and if the namespace lets us, and tell what was found.
 
-    An emulator's entities come from its Config.json, and a key may have no right to manage: then each entity is
-    opened to see that it is there and what it is.
+    An emulator may have no management interface, and a key no right to manage: then each entity is opened to see that
+    it is there and what it is.
     """
-    if is_servicebus_emulator(settings):
-        return await verify_by_opening(settings, "an emulator's entities come from its Config.json: add it there")
+    if is_unmanaged_emulator(settings):
+        return await verify_by_opening(settings, ADD_TO_CONFIG)
     async with servicebus_admin_client(settings) as admin:
         return await managed_or_opened(admin, settings, make=make)
+
+
+def is_unmanaged_emulator(settings: Settings) -> bool:
+    """Tell whether the namespace is an emulator whose management interface nobody has named."""
+    return is_servicebus_emulator(settings) and settings.servicebus_admin_endpoint is None
 
 
 async def managed_or_opened(admin: ServiceBusAdministrationClient, settings: Settings, *, make: bool) -> list[Finding]:
