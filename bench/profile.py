@@ -38,7 +38,10 @@ COMPONENTS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("Service Bus: send replies", ("ServiceBusReplies.send", "ReplySenders.send")),
     ("Service Bus: the client's own tasks", ("(servicebus/",)),
     ("Cosmos DB: batches", ("execute_item_batch (", "BrookStore.write (")),
-    ("Cosmos DB: queries", ("query_items (", "BrookStore._query", "_query_iterable", "find_commands (", "load (")),
+    (
+        "Cosmos DB: queries",
+        ("query_items (", "BrookStore._query", "_query_iterable", "find_commands (", "Writer.load (", "Store.load ("),
+    ),
     ("Cosmos DB: the client's own tasks", ("(cosmos/",)),
     ("leases", ("(worker/locking/", "(storage/")),
     ("commands: decode, check, measure", ("intake.py", "(schemas/", "prepare.py")),

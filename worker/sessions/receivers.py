@@ -10,9 +10,10 @@ from typing import Any, Final
 from azure.servicebus.aio import ServiceBusReceiver
 from azure.servicebus.exceptions import ServiceBusConnectionError
 
-_SOCKET_TIMEOUT_S: Final = 0.01
-"""How long the client listens before it lets others at the connection. The default holds renewals up for 0.2 s; each
-turn costs 0.15 ms of processor time."""
+_SHORT_TURN_S: Final = 0.01
+_LONG_TURN_S: Final = 0.25
+"""How long the client listens before it lets others at the connection: reads and writes share one lock. The default,
+0.1 s, holds settling up; each turn costs 0.15 ms of processor time, which idle sessions add up to much of a core."""
 
 _OPENING_STEPS_MAX: Final = 40
 """Opening a session takes about nine; what takes more is waiting for one, and then a pause costs nothing."""
@@ -87,13 +88,16 @@ def open_once(receiver: ServiceBusReceiver) -> None:
     receiver._open = refuse  # type: ignore[method-assign]  # noqa: SLF001 - as explained
 
 
-def listen_in_short_turns(receiver: ServiceBusReceiver) -> None:
-    """Let writes at the connection once a session is open: reads and writes share one lock.
+def listen_in_turns(receiver: ServiceBusReceiver, *, writes_soon: bool) -> None:
+    """From now on, let writes at the connection of an open session: often where one may come any moment, else seldom.
 
-    Not before: an acceptor that waits would listen a hundred times a second for nothing. The client has one setting
-    for both, so its two copies are changed here.
+    Not before it is open: an acceptor that waits would listen a hundred times a second for nothing. The client has one
+    setting for both, so its two copies are changed here. Does nothing once the connection is lost.
     """
+    turn_s = _SHORT_TURN_S if writes_soon else _LONG_TURN_S
     handler: Any = receiver._handler  # noqa: SLF001 - as explained
+    if handler is None or handler._connection is None:  # noqa: SLF001 - as explained
+        return
     for owner in (handler, handler._connection):  # noqa: SLF001 - as explained
         assert hasattr(owner, "_socket_timeout"), "azure-servicebus has changed: settling and renewals wait longer now"
-        owner._socket_timeout = _SOCKET_TIMEOUT_S  # noqa: SLF001 - as explained
+        owner._socket_timeout = turn_s  # noqa: SLF001 - as explained

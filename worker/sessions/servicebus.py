@@ -6,7 +6,6 @@ under the same receiver without a word; so the first failure ends the session he
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, Final, Literal, TypeVar, assert_never
 
 import anyio
@@ -27,7 +26,7 @@ from worker.sessions.base import (
     Settlement,
 )
 from worker.sessions.messages import delivery_of
-from worker.sessions.receivers import keep_what_arrives, listen_in_short_turns, open_once, open_without_pauses
+from worker.sessions.receivers import keep_what_arrives, listen_in_turns, open_once, open_without_pauses
 from worker.telemetry.instruments import RENEWAL_LATENESS, REQUEST_DURATION, REQUESTS, RETRIES
 
 log = structlog.get_logger()
@@ -112,7 +111,6 @@ class ServiceBusSessionSource:
             with anyio.fail_after(self._accept_wait_s + _OPEN_TIMEOUT_S):
                 await receiver.__aenter__()
             open_once(receiver)
-            listen_in_short_turns(receiver)
             return ServiceBusSession(receiver)
         except BaseException as error:
             await _close(receiver)
@@ -130,7 +128,10 @@ class ServiceBusSession:
         self._receiver = receiver
         self._session_id = receiver.session.session_id
         self._lost = False
-        self._gather_s = _GATHER_S
+        self._unsettled = 0
+        self._is_new = True
+        self._is_drained = False
+        self._gather_s = _GATHER_ONE_S
         self._was_full = False
         self._lock_ends_s = anyio.current_time() + min(_remaining_s(receiver.session.locked_until_utc), _LOCK_MAX_S)
 
@@ -142,41 +143,55 @@ class ServiceBusSession:
     async def receive(self, count_max: int, wait_s: float) -> Sequence[Delivery]:
         """At most `count_max` deliveries, in order; none when none came within `wait_s`."""
         ends_s = anyio.current_time() + wait_s
-        # First for what has queued up: after the first message the client waits a little for more, 0.2 s by default.
-        turn_s = self._gather_s + min(_LAG_PASSES * await _lag_s(), _LAG_MAX_S)
-        self._receiver._further_pull_receive_timeout = turn_s  # noqa: SLF001 - there is no option for it
-        while True:
-            messages = await self._receive(count_max, turn_s)
-            left_s = ends_s - anyio.current_time()
-            if messages or left_s <= 0:
-                self._gather_s = _GATHER_S if len(messages) > 1 else _GATHER_ONE_S
-                # After a receive that was full, more is queued up, even if it begins with a few only.
-                if messages and (len(messages) >= _BURST_MIN or self._was_full):
-                    messages += await self._rest_of_burst(count_max - len(messages))
-                self._was_full = len(messages) >= count_max
-                now_s = anyio.current_time()
-                return [delivery_of(message, now_s) for message in messages]
-            # Nothing came, so whatever comes now is all there is.
-            self._receiver._further_pull_receive_timeout = 0.0  # noqa: SLF001 - as above
-            turn_s = max(min(left_s, _TURN_S), _GATHER_ONE_S)
+        messages = [] if self._is_drained else await self._queued_up(count_max, wait_s)
+        while not messages and (left_s := ends_s - anyio.current_time()) > 0:
+            # Nothing has queued up, so whatever comes now is all there is.
+            messages = await self._receive(count_max, max(min(left_s, _TURN_S), _GATHER_ONE_S), more_s=0.0)
+            self._is_drained = False
+        now_s = anyio.current_time()
+        return [delivery_of(message, now_s) for message in messages]
 
-    async def _rest_of_burst(self, count_max: int) -> list[ServiceBusReceivedMessage]:
+    async def _queued_up(self, count_max: int, wait_s: float) -> list[ServiceBusReceivedMessage]:
+        """What waits at the broker, or seems to: a little time is given to what comes behind the first of it."""
+        more_s = self._gather_s + min(_LAG_PASSES * await _lag_s(), _LAG_MAX_S)
+        # A session is accepted because something waits in it, however long that takes to come.
+        first_s = max(more_s, min(wait_s, _TURN_S)) if self._is_new else more_s
+        messages = await self._receive(count_max, first_s, more_s=more_s)
+        if not messages:
+            return messages
+        # What was there before us, and what follows a receive that was full, is more than it begins with.
+        if self._is_new or self._was_full or len(messages) >= _BURST_MIN:
+            messages += await self._rest_of_burst(count_max - len(messages), more_s)
+        self._gather_s = _GATHER_S if len(messages) > 1 else _GATHER_ONE_S
+        self._was_full = len(messages) >= count_max
+        self._is_new = False
+        return messages
+
+    async def _rest_of_burst(self, count_max: int, turn_s: float) -> list[ServiceBusReceivedMessage]:
         """Up to `count_max` more, as long as they follow each other closely, but not for long."""
         rest: list[ServiceBusReceivedMessage] = []
         ends_s = anyio.current_time() + _BURST_MAX_S
         while len(rest) < count_max and anyio.current_time() < ends_s:
-            more = await self._receive(count_max - len(rest), _GATHER_ONE_S)
+            more = await self._receive(count_max - len(rest), turn_s, more_s=turn_s)
+            self._is_drained = not more
             if not more:
                 break
             rest += more
         return rest
 
-    async def _receive(self, count_max: int, wait_s: float) -> list[ServiceBusReceivedMessage]:
-        return await self._ours(
-            partial(self._receiver.receive_messages, max_message_count=count_max, max_wait_time=wait_s),
-            timeout_s=_REQUEST_TIMEOUT_S,
-            shield=False,
-        )
+    async def _receive(self, count_max: int, wait_s: float, *, more_s: float) -> list[ServiceBusReceivedMessage]:
+        """At most `count_max`; once one is there, for `more_s` longer, but never beyond `wait_s`."""
+
+        async def receive() -> list[ServiceBusReceivedMessage]:
+            # Settling must not wait for a read; with nothing to settle, a read may last.
+            listen_in_turns(self._receiver, writes_soon=self._unsettled > 0 or more_s > 0)
+            # There is no option for it, and left to itself the client waits for 0.2 s.
+            self._receiver._further_pull_receive_timeout = more_s  # noqa: SLF001 - as explained
+            return await self._receiver.receive_messages(max_message_count=count_max, max_wait_time=wait_s)
+
+        messages = await self._ours(receive, timeout_s=_REQUEST_TIMEOUT_S, shield=False)
+        self._unsettled += len(messages)
+        return messages
 
     async def settle(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> None:
         """Settle deliveries, in order, for one round trip in all.
@@ -185,6 +200,7 @@ class ServiceBusSession:
         lost shows there too. A completion that got lost after all makes a redelivery, which gets the same reply.
         """
         await self._ours(lambda: self._settle_all(settlements), timeout_s=_REQUEST_TIMEOUT_S, shield=True)
+        self._unsettled -= len(settlements)
 
     async def keep_locked(self) -> None:
         """Renew the lock until cancelled. Raises SessionLostError once it is lost or about to lapse."""
