@@ -63,11 +63,12 @@ def load_settings(*, environ: Mapping[str, str] | None = None, config_file: str 
     given: dict[str, _Given] = {}
     path = config_file or environ.get(FILE_VARIABLE)
     if path:
-        given |= _from_file(Path(path), problems)
+        given |= _from_file(Path(path), "--config" if config_file else FILE_VARIABLE, problems)
     given |= _from_environment(environ, problems)
     values = _converted(given, problems)
     missing = [field.name for field in _FIELDS.values() if field.required and field.name not in given]
-    problems += [f"{variable(name)}: is missing; set it, or {name} in a file" for name in missing]
+    file = path or f"the file that --config or {FILE_VARIABLE} names"
+    problems += [f"{variable(name)}: is missing; set it, or {name} in {file}" for name in missing]
     if "reply_topic" in given and values.get("reply_topic", "") is not None:
         values.setdefault("reply_queue", None)
     wrong = frozenset({*missing, *(given.keys() - values.keys())})
@@ -89,15 +90,15 @@ def allowed(name: str) -> str:
     return _in_words(msgspec.inspect.type_info(_FIELDS[name].type))
 
 
-def _from_file(path: Path, problems: list[str]) -> dict[str, _Given]:
+def _from_file(path: Path, source: str, problems: list[str]) -> dict[str, _Given]:
+    """What the file that `source` names sets. One that cannot be read explains all that is missing: SettingsError."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        problems.append(f"{FILE_VARIABLE}: cannot read {str(path)!r} ({error.strerror}); give the path of a TOML file")
-        return {}
+        text = f"{source}: cannot read {str(path)!r} ({error.strerror}); give the path of a TOML file"
+        raise SettingsError([text]) from error
     except ValueError as error:  # malformed TOML, or not UTF-8
-        problems.append(f"{path}: is not TOML ({redact(str(error))}); mend that line")
-        return {}
+        raise SettingsError([f"{path}: is not TOML ({redact(str(error))}); mend that line"]) from error
     given = {}
     for key, value in table.items():
         if key in _FIELDS:

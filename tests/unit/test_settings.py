@@ -155,7 +155,17 @@ def test_missing_settings_are_all_told() -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings(environ={})
     assert sorted(line.partition(":")[0] for line in caught.value.problems) == sorted(REQUIRED)
-    assert caught.value.problems[0] == "BROOK_WORKER_COSMOS_ENDPOINT: is missing; set it, or cosmos_endpoint in a file"
+    assert caught.value.problems[0] == (
+        "BROOK_WORKER_COSMOS_ENDPOINT: is missing; set it, or cosmos_endpoint in the file that --config or"
+        " BROOK_WORKER_CONFIG names"
+    )
+
+
+def test_what_is_missing_is_looked_for_in_the_file_that_was_named(tmp_path: Path) -> None:
+    path = toml(tmp_path, "lease_duration_s = 30")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(environ={}, config_file=path)
+    assert f"BROOK_WORKER_COSMOS_ENDPOINT: is missing; set it, or cosmos_endpoint in {path}" in caught.value.problems
 
 
 def test_an_unknown_variable_is_an_error_that_guesses_and_never_shows_the_value() -> None:
@@ -180,12 +190,21 @@ def test_an_unknown_key_in_the_file_is_an_error_that_guesses(tmp_path: Path) -> 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     absent = tmp_path / "absent.toml"
     assert problem(absent) == (
-        f"BROOK_WORKER_CONFIG: cannot read '{absent}' (No such file or directory); give the path of a TOML file"
+        f"--config: cannot read '{absent}' (No such file or directory); give the path of a TOML file"
     )
+    assert problem(config=str(absent)).startswith("BROOK_WORKER_CONFIG: cannot read ")
     assert problem(toml(tmp_path, "a = = 1")).endswith("(Invalid value (at line 1, column 5)); mend that line")
     latin = tmp_path / "latin.toml"
     latin.write_bytes(b'command_queue = "\xe4"')
     assert "is not TOML" in problem(latin)
+
+
+@pytest.mark.parametrize("content", [None, "# README\n"])
+def test_of_a_file_that_cannot_be_read_nothing_is_said_to_be_missing(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "absent.toml" if content is None else toml(tmp_path, f"{content}no toml")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(environ={}, config_file=path)
+    assert len(caught.value.problems) == 1
 
 
 def test_all_mistakes_are_told_at_once() -> None:
