@@ -157,7 +157,8 @@ def _too_large(field: str, size: str, guards: Guards) -> Problem:
 
 def _metadata(field: str, metadata: dict[str, Any], guards: Guards) -> Iterator[Problem]:
     """What keeps metadata from being stored. Its size is asked only where it can be written at all."""
-    if _holds_more_than(metadata, guards.metadata_bytes_max // 2):
+    values_max = guards.metadata_bytes_max // 2  # each takes at least two bytes as JSON
+    if count_values(metadata, values_max) > values_max:
         yield _too_large(field, f"over {guards.metadata_bytes_max:,}", guards)
         return
     is_json = True
@@ -168,18 +169,18 @@ def _metadata(field: str, metadata: dict[str, Any], guards: Guards) -> Iterator[
         yield _too_large(field, f"{size_bytes:,}", guards)
 
 
-def _holds_more_than(metadata: dict[str, Any], values_max: int) -> bool:
-    """Whether there are more values in it, at any depth; looks at no more. Each takes at least two bytes as JSON."""
+def count_values(metadata: dict[str, Any], values_max: int) -> int:
+    """How many values there are in it, at any depth. Looks no further once there are more than `values_max`."""
     values = 0
     waiting: list[Any] = [metadata]
     while waiting:
         container = waiting.pop()
         values += len(container)
         if values > values_max:
-            return True
+            break
         inner = container.values() if isinstance(container, dict) else container
         waiting += [each for each in inner if isinstance(each, dict | list)]
-    return False
+    return values
 
 
 def _texts(field: str, event: NewEvent) -> Iterator[Problem]:

@@ -206,8 +206,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 2_000_000
     events_max: Annotated[int, Meta(ge=1, le=1_000_000, description="Events in one command.")] = 100_000
     command_bytes_max: Annotated[
-        int, Meta(ge=1_000, le=104_857_600, description="Size of one command's message; the service takes 100 MiB.")
-    ] = 104_857_600
+        int,
+        Meta(
+            ge=1_000,
+            le=104_857_600,
+            description="Size of one command's message. Service Bus takes 256 KB; in the premium tier 1 MB, and up to"
+            " 100 MB where the queue is set up so: then raise this too. One may take seventy times as much memory.",
+        ),
+    ] = 1_048_576
     metadata_bytes_max: Annotated[
         int, Meta(ge=100, le=2_000_000, description="Encoded size of one event's metadata.")
     ] = 256_000

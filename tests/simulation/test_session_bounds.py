@@ -1,12 +1,14 @@
 """What a session may hold in memory, and how often the worker asks, when things go badly."""
 
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
-from schemas.codec import encode_command
+from schemas.codec import MSGPACK, encode_command
 from schemas.guards import Guards
 from schemas.keys import BrookKey, session_id_for
 from tests.support.brooks import KEY, command, event
@@ -16,8 +18,9 @@ from worker.locking.memory import MemoryLeaseManager, MemoryLeaseService
 from worker.locking.options import LeaseOptions
 from worker.protocol.model import Limits
 from worker.sessions.base import CommandSession, Delivery, SessionLostError, Settlement
+from worker.sessions.brooks import Brooks
 from worker.sessions.group import GroupProcessor
-from worker.sessions.intake import Intake
+from worker.sessions.intake import Intake, Taken
 from worker.sessions.memory import MemoryBroker, MemoryReplies, MemorySession
 from worker.sessions.pipeline import UNSETTLED_GROUPS_MAX
 from worker.sessions.serve import SessionOptions, SessionServer
@@ -125,6 +128,53 @@ async def test_large_commands_that_wait_behind_a_slow_store_take_a_bounded_part_
     assert len(broker.completed) == 400
     assert source.bytes_in_hand == 0
     assert source.bytes_in_hand_max <= UNSETTLED_GROUPS_MAX * OPTIONS.group_bytes_max
+
+
+def small_values(number: int, count: int) -> bytes:
+    """A command whose message is almost nothing but empty lists: a byte each here, seventy in memory."""
+    (one,) = command(events=1).events
+    marked = msgspec.structs.replace(one, metadata={"a": "HERE"})
+    before, after = encode_command(command(command_id=f"c{number}", events=(marked,)), MSGPACK).split(b"\xa4HERE")
+    return before + b"\xdd" + count.to_bytes(4, "big") + b"\x90" * count + after
+
+
+async def test_commands_that_take_far_more_memory_than_bytes_are_decided_a_few_at_a_time() -> None:
+    broker, store, replies = MemoryBroker(), MemoryBrookStore(), MemoryReplies()
+    for number in range(6):
+        broker.send(
+            small_values(number, 80_000),
+            session_id=session_id_for(KEY),
+            message_id=f"c{number}",
+            content_type=MSGPACK,
+        )
+    session = await broker.accept()
+    assert session is not None
+    waiting = list(await session.receive(6, 1))
+    groups = GroupProcessor(Intake(Guards(), frozenset()), AppendHandler(store, Limits(), replans_max=5), replies)
+    brooks, together = Brooks(10), []
+    while waiting:
+        decided = await groups.decide(brooks, waiting, doubtful=False)
+        assert [one.delivery for one in decided] == waiting[: len(decided)]
+        together.append(len(decided))
+        waiting = waiting[len(decided) :]
+        await groups.finish(session, decided)
+    assert together == [2] * 3, "two of them take about as much as may be together"
+    assert [msgspec.msgpack.decode(one.body)["lastPosition"] for one in replies.sent] == list(range(6))
+
+
+async def test_what_a_command_takes_in_memory_is_not_underrated() -> None:
+    for body in (small_values(0, 80_000), encode_command(command(command_id="c0", events=5_000), MSGPACK)):
+        broker = MemoryBroker()
+        broker.send(body, session_id=session_id_for(KEY), message_id="c0", content_type=MSGPACK)
+        session = await broker.accept()
+        assert session is not None
+        (delivery,) = await session.receive(1, 1)
+        tracemalloc.start()
+        taken = Intake(Guards(), frozenset()).take(delivery)
+        used_bytes = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert isinstance(taken, Taken)
+        assert used_bytes <= taken.memory_bytes <= 3 * used_bytes
 
 
 class Doomed:

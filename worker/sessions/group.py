@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import Final
 
 import anyio
 import msgspec
@@ -38,6 +39,9 @@ from worker.storage.base import ContradictionError, StoreUnavailableError
 log = structlog.get_logger()
 
 Properties = dict[str, str | int | float]
+
+TOGETHER_BYTES_MAX: Final = 16_000_000
+"""Once the commands that are decided together take so much in memory, the rest of the group waits its turn."""
 
 
 class Decided(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,13 +98,20 @@ class GroupProcessor:
             return await self._decide(brooks, together, found, doubtful=doubtful)
 
     def _take_together(self, deliveries: Sequence[Delivery]) -> Claimed | list[Taken | TurnedAway | None]:
-        """Intake of those that are decided on at once: a command with a claim, or all before the next such one."""
+        """Intake of those that are decided on at once: a command with a claim, or all before the next such one.
+
+        Fewer where their events take much memory: a sender can make them take seventy times what the messages do.
+        """
         found: list[Taken | TurnedAway | None] = []
+        memory_bytes = 0
         for delivery in deliveries:
             one = self._take(delivery)
             if isinstance(one, Claimed):
                 return found or one
             found.append(one)
+            memory_bytes += one.memory_bytes if isinstance(one, Taken) else 0
+            if memory_bytes > TOGETHER_BYTES_MAX:
+                break
         return found
 
     async def _decide(

@@ -6,8 +6,8 @@ import msgspec
 
 from schemas import ids
 from schemas.codec import JSON, CommandDecodeError, canonical_content_type, decode_message
-from schemas.commands import ClaimedCommand, Command
-from schemas.guards import Guards, check_command
+from schemas.commands import AppendCommand, ClaimedCommand, Command
+from schemas.guards import Guards, check_command, count_values
 from schemas.keys import BrookKey, session_id_for
 from schemas.problems import Problem
 from schemas.replies import Rejected, RejectionCode, rejected
@@ -17,6 +17,12 @@ from worker.sessions.base import Complete, DeadLetter, Delivery, Settlement
 
 _DESCRIPTION_LENGTH_MAX = 1024
 
+_VALUE_BYTES = 120
+"""What a small value takes in memory, be it a single byte in the message."""
+
+_EVENT_VALUES = 4
+"""What an event takes besides its data and metadata, in such values."""
+
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
     """A command that may be planned."""
@@ -24,6 +30,8 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     delivery: Delivery
     key: BrookKey
     command: PreparedCommand
+    memory_bytes: int = 0
+    """About what it takes in memory: of metadata that is all small values, seventy times what the message took."""
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +102,15 @@ class Intake:
         time = _time_of(delivery)
         if isinstance(command, ClaimedCommand):
             return Claimed(delivery=delivery, key=command.brook, command=command, default_time=time)
-        return Taken(delivery=delivery, key=command.brook, command=prepare(command, time))
+        memory_bytes = size_bytes + _VALUE_BYTES * self._values_of(command)
+        return Taken(delivery=delivery, key=command.brook, command=prepare(command, time), memory_bytes=memory_bytes)
+
+    def _values_of(self, command: AppendCommand) -> int:
+        values = _EVENT_VALUES * len(command.events)
+        for event in command.events:
+            if event.metadata:
+                values += count_values(event.metadata, self._guards.metadata_bytes_max)
+        return values
 
     def _is_session_of(self, brook: BrookKey, session_id: str) -> bool:
         buckets = self._session_buckets
