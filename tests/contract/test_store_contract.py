@@ -11,7 +11,7 @@ from azure.cosmos.aio import CosmosClient
 
 from emulator.clock import SystemClock
 from emulator.cosmos import CosmosServer
-from emulator.faults import Answer, ApplyThenDrop, DropBefore, Faults, Rule
+from emulator.faults import Answer, ApplyThenDrop, DropBefore, Faults, ReadBehind, Rule
 from emulator.journal import MemoryJournal
 from schemas.keys import BrookKey
 from schemas.types import EMPTY, CommandId, Position
@@ -344,6 +344,63 @@ class TestCosmosFailures:
         await cosmos.store.load(key)
         mine, others = (store._session_tokens[str(key)] for store in (cosmos.store, cosmos.other))
         assert int(mine.rpartition("#")[2]) >= int(others.rpartition("#")[2])
+
+    @pytest.mark.parametrize("status", [409, 412])
+    async def test_a_refusal_of_the_whole_request_says_nothing_about_who_won(
+        self, cosmos: CosmosBackend, key: BrookKey, status: int
+    ) -> None:
+        stored = await append(cosmos.store, StoredHead(key=key), 1)
+        self.fail(cosmos, key, operation="batch", times=1, effect=Answer(status=status))
+        batch = append_events(stored, Head(position=Position(1)), (event_at(key, 1),))
+        assert isinstance(await cosmos.store.write(key, batch), Diverged)
+
+    async def test_an_answer_that_comes_late_takes_nothing_back_of_what_was_seen(
+        self, cosmos: CosmosBackend, key: BrookKey
+    ) -> None:
+        """As that to a write of a session that was lost meanwhile, and taken again by this process."""
+        stored = await append(cosmos.store, StoredHead(key=key), 1)
+        early = cosmos.store._session_tokens[str(key)]
+        await append(cosmos.store, stored, 1)
+        seen = cosmos.store._session_tokens[str(key)]
+        cosmos.store._remember_token(str(key), {"x-ms-session-token": early})
+        assert cosmos.store._session_tokens[str(key)] == seen != early
+
+    @pytest.mark.parametrize("operation", ["load", "write"])
+    async def test_a_brook_is_not_lost_because_nothing_is_as_new_as_what_was_seen(
+        self, cosmos: CosmosBackend, key: BrookKey, operation: str
+    ) -> None:
+        """As when the container was made anew, or a region went down with writes that no other had."""
+        stored = await append(cosmos.store, StoredHead(key=key), 1)
+        partition_range, _, _ = cosmos.store._session_tokens[str(key)].partition(":")
+        cosmos.store._session_tokens[str(key)] = f"{partition_range}:-1#999999999"
+        with pytest.raises(StoreUnavailableError, match="404/1002"):
+            await (cosmos.store.load(key) if operation == "load" else append(cosmos.store, stored, 1))
+        assert (await cosmos.store.load(key)).brook.head == stored
+
+    async def test_a_head_from_a_replica_that_is_behind_is_refused_and_then_seen_as_it_is(
+        self, cosmos: CosmosBackend, key: BrookKey
+    ) -> None:
+        first = await append(cosmos.other, StoredHead(key=key), 1)
+        newest = await append(cosmos.other, first, 2)
+        fired = self.fail(cosmos, key, operation="query", effect=ReadBehind(transactions=1))
+        old = (await cosmos.store.load(key)).brook.head
+        assert old == first
+        batch = append_events(old, Head(position=Position(1)), (event_at(key, 1),))
+        assert isinstance(await cosmos.store.write(key, batch), Diverged)
+        assert (await cosmos.store.load(key)).brook.head == newest
+        assert fired() == 2
+
+    async def test_no_replica_hides_what_was_read_or_written_before(self, cosmos: CosmosBackend, key: BrookKey) -> None:
+        """Else the events of a command that the head has told of would not be found, and it would take effect twice."""
+        first = await append(cosmos.other, StoredHead(key=key), 1, "c1")
+        head = (await cosmos.store.load(key)).brook.head
+        assert head == first
+        self.fail(cosmos, key, operation="query", effect=ReadBehind(transactions=100))
+        assert await cosmos.store.find_commands(key, [CommandId("c1")], Position(0)) == {CommandId("c1"): (0, 0)}
+        assert await cosmos.store.head_position(key) == 0
+        newest = await append(cosmos.store, head, 1)
+        assert (await cosmos.store.load(key)).brook.head == newest
+        assert [event.position async for event in cosmos.store.read_forward(key)] == [0, 1]
 
     async def test_the_charge_of_a_write_is_told(self, cosmos: CosmosBackend, key: BrookKey) -> None:
         batch = append_events(StoredHead(key=key), Head(position=Position(0)), (event_at(key, 0),))

@@ -28,7 +28,7 @@ from worker.storage.base import (
 )
 from worker.storage.heads import stored_brook
 from worker.storage.paging import PagedReads
-from worker.storage.retries import RetryOptions, TransientStoreError, classified, retrying
+from worker.storage.retries import RetryOptions, SeenMoreError, TransientStoreError, classified, retrying
 from worker.telemetry.transport import outcome_of
 
 _HEADS: Final = 'SELECT * FROM c WHERE c.id IN ("head", "head-pending")'
@@ -47,6 +47,9 @@ _SESSION_TOKEN: Final = "x-ms-session-token"  # noqa: S105 - the name of a heade
 _CHARGE: Final = "x-ms-request-charge"
 _SESSION_TOKENS_MAX: Final = 10_000
 _DIVERGED: Final = frozenset({404, 409, 412})
+_DIVERGED_WHOLE: Final = frozenset({409, 412})
+"""Of a whole request. Then 404 tells of a container that is missing."""
+
 _TOO_LARGE: Final = 413
 
 
@@ -54,7 +57,9 @@ class CosmosBrookStore(PagedReads):
     """Brooks in one Cosmos DB container with partition key path `/brookPartitionKey`.
 
     A read of a brook sees at least what the last read or write of it by this store saw: the session tokens are kept
-    by brook, for the last ten thousand brooks. The client's own are not updated by batches.
+    by brook, for the last ten thousand brooks. The client's own are not updated by batches. Where no replica is as new
+    within the retries, the token is dropped: what was seen may be gone, with the container or with a region, and the
+    brook is to be loaded again.
     """
 
     def __init__(self, container: ContainerProxy, retry: RetryOptions) -> None:
@@ -75,16 +80,20 @@ class CosmosBrookStore(PagedReads):
         same state, so that at most one takes effect. If an earlier one did, the next is refused as `Diverged`.
         """
         charge_ru = 0.0
-        async for attempt in retrying(self._retry):
-            number = attempt.retry_state.attempt_number
-            with attempt:
-                result = await self._write_once(key, operations)
-                if isinstance(result, TooLarge):
-                    return TooLarge(attempts=number)
-                charge_ru += result.charge_ru
-                if isinstance(result, Diverged):
-                    return Diverged(operation=result.operation, charge_ru=charge_ru, attempts=number)
-                return Written(etags=result.etags, charge_ru=charge_ru, attempts=number)
+        try:
+            async for attempt in retrying(self._retry):
+                number = attempt.retry_state.attempt_number
+                with attempt:
+                    result = await self._write_once(key, operations)
+                    if isinstance(result, TooLarge):
+                        return TooLarge(attempts=number)
+                    charge_ru += result.charge_ru
+                    if isinstance(result, Diverged):
+                        return Diverged(operation=result.operation, charge_ru=charge_ru, attempts=number)
+                    return Written(etags=result.etags, charge_ru=charge_ru, attempts=number)
+        except SeenMoreError:
+            self._session_tokens.pop(partition_key(key), None)
+            raise
         raise AssertionError("retrying returns or raises")
 
     async def find_commands(
@@ -130,11 +139,15 @@ class CosmosBrookStore(PagedReads):
         except (cosmos_errors.CosmosBatchOperationError, cosmos_errors.CosmosHttpResponseError) as error:
             headers = error.headers or {}
             self._remember_token(pk, headers)
-            if isinstance(error, cosmos_errors.CosmosBatchOperationError) and error.status_code in _DIVERGED:
-                return Diverged(operation=error.error_index or 0, charge_ru=float(headers.get(_CHARGE, 0)))
+            refused = _DIVERGED if isinstance(error, cosmos_errors.CosmosBatchOperationError) else _DIVERGED_WHOLE
+            if error.status_code in refused:
+                index = getattr(error, "error_index", None) or 0
+                return Diverged(operation=index, charge_ru=float(headers.get(_CHARGE, 0)))
             if error.status_code == _TOO_LARGE:
                 return TooLarge()
             raise classified(error) from error
+        except KeyError as error:
+            raise classified(_told_before(error)) from error
         except AzureError as error:
             raise TransientStoreError(str(error), why=outcome_of(error)) from error
         headers = results.get_response_headers()
@@ -163,9 +176,14 @@ class CosmosBrookStore(PagedReads):
         self, key: BrookKey, query: str, parameters: list[tuple[str, object]]
     ) -> tuple[list[Document], float]:
         """All rows of a query within the brook's partition, and what it cost."""
-        async for attempt in retrying(self._retry):
-            with attempt:
-                return await self._query_once(partition_key(key), query, parameters)
+        pk = partition_key(key)
+        try:
+            async for attempt in retrying(self._retry):
+                with attempt:
+                    return await self._query_once(pk, query, parameters)
+        except SeenMoreError:
+            self._session_tokens.pop(pk, None)
+            raise
         raise AssertionError("retrying returns or raises")
 
     async def _query_once(
@@ -194,16 +212,39 @@ class CosmosBrookStore(PagedReads):
             return [row async for row in rows], charge_ru
         except cosmos_errors.CosmosHttpResponseError as error:
             raise classified(error) from error
+        except KeyError as error:
+            raise classified(_told_before(error)) from error
         except AzureError as error:
             raise TransientStoreError(str(error), why=outcome_of(error)) from error
 
     def _remember_token(self, pk: str, headers: Mapping[str, Any]) -> None:
         """Keep the newest session token of a brook; forget that of the brook not written to for longest."""
-        if token := headers.get(_SESSION_TOKEN):
+        if (token := headers.get(_SESSION_TOKEN)) and not _has_seen_less(token, self._session_tokens.get(pk, "")):
             self._session_tokens[pk] = token
             self._session_tokens.move_to_end(pk)
             if len(self._session_tokens) > _SESSION_TOKENS_MAX:
                 self._session_tokens.popitem(last=False)
+
+
+def _has_seen_less(token: str, other: str) -> bool:
+    """Whether `token` is of an earlier moment than `other`; only of two such as `0:-1#12#1=8` that begin alike.
+
+    The answer to a write of a session that was lost may come after those of who has it now.
+    """
+    (epoch, _, progress), (other_epoch, _, other_progress) = token.partition("#"), other.partition("#")
+    number, other_number = progress.partition("#")[0], other_progress.partition("#")[0]
+    return epoch == other_epoch and number.isdecimal() and other_number.isdecimal() and int(number) < int(other_number)
+
+
+def _told_before(error: KeyError) -> cosmos_errors.CosmosHttpResponseError:
+    """What the service answered before the client failed.
+
+    Told for the second time that no replica is as new as what was seen, azure-cosmos 4.17 drops a session token of its
+    own, and raises KeyError where it has none.
+    """
+    if isinstance(error.__context__, cosmos_errors.CosmosHttpResponseError):
+        return error.__context__
+    raise error
 
 
 def _as_tuple(operation: Operation) -> tuple[str, tuple[Any, ...]] | tuple[str, tuple[Any, ...], dict[str, Any]]:

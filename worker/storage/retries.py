@@ -47,6 +47,10 @@ class TransientStoreError(StoreUnavailableError):
         self.why = why
 
 
+class SeenMoreError(TransientStoreError):
+    """Nothing that was asked is as new as what the asker has seen: a replica will be, unless what was seen is gone."""
+
+
 class _WaitAsTold(wait_base):
     """What the service asks for, else jittered exponential backoff."""
 
@@ -95,7 +99,8 @@ def classified(error: Any) -> TransientStoreError | StoreMisconfiguredError | St
     stale = status == _NOT_FOUND and error.sub_status == _READ_SESSION_NOT_AVAILABLE
     if status in _TRANSIENT or status >= _SERVER_ERROR_MIN or stale:
         told = (error.headers or {}).get(_RETRY_AFTER)
-        return TransientStoreError(what, float(told) / 1000 if told else None, outcome_of(status))
+        kind = SeenMoreError if stale else TransientStoreError
+        return kind(what, float(told) / 1000 if told else None, outcome_of(status))
     reason = f"{what}: {_first_line(error.message)}"
     if status in _MISCONFIGURED and error.sub_status != _PARTITION_FULL:
         return StoreMisconfiguredError(f"{reason}; check the endpoint, the key, the database and the container")
