@@ -26,15 +26,14 @@ from worker.terminal import visible
 
 app = typer.Typer(
     name="brook-worker",
-    help="Append worker for event sourcing on Azure Service Bus, Cosmos DB and Blob Storage.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # else the lines of a docstring end in the help where they do in the code
 )
 
 app.add_typer(brooks_cli.app)
 app.add_typer(dead_letter_cli.app)
-app.command(epilog=example("brook-worker check --json"))(check.check)
 
 PortOption = Annotated[int, typer.Option(min=0, max=65_535, metavar="N", help="0: any free port.")]
 
@@ -43,6 +42,24 @@ def main() -> None:
     """Run the command line."""
     open_standard_streams()
     app(prog_name="brook-worker")
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        from worker.telemetry.instruments import VERSION  # noqa: PLC0415 - the other commands need no metrics
+
+        typer.echo(f"brook-worker {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    *,
+    version: Annotated[  # noqa: ARG001 - its callback does it all
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Append worker for event sourcing on Azure Service Bus, Cosmos DB and Blob Storage."""
 
 
 @app.command(epilog=example("brook-worker run --config worker.toml"))
@@ -182,6 +199,9 @@ app.command(epilog=example("brook-worker inspect 'order|1042' --json"))(brook_cl
 app.command(epilog=example("brook-worker recover 'order|1042' --dry-run"))(brook_cli.recover)
 app.command(epilog=example("brook-worker stats --url http://127.0.0.1:9464 --json"))(status_cli.stats)
 app.command(epilog=example("brook-worker watch --url http://127.0.0.1:9464"))(status_cli.watch)
+
+
+app.command(epilog=example("brook-worker check --json"))(check.check)
 
 
 @app.command(epilog=example("brook-worker provision --check"))

@@ -31,6 +31,7 @@ from worker.commands.read import at_most, write_ndjson, write_table
 from worker.commands.send import send_lines
 from worker.configuration import variable
 from worker.operations.workers import UrlError, checked_url
+from worker.telemetry.instruments import VERSION
 
 pytestmark = pytest.mark.anyio
 
@@ -159,6 +160,18 @@ async def test_a_table_shows_text_as_it_is_and_only_the_size_of_other_data() -> 
     await write_table(events(), "order|1", Console(file=output, width=160))
     assert "[red]für später[/red]" in output.getvalue()
     assert "2 bytes" in output.getvalue()
+
+
+def test_the_version_is_told() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"brook-worker {VERSION}\n")
+
+
+@pytest.mark.parametrize("words", [["dead-letter", "resubmit"], ["read"]])
+def test_the_help_is_wrapped_where_the_terminal_ends_and_not_as_in_the_code(words: list[str]) -> None:
+    text = CliRunner(env={"COLUMNS": "300"}).invoke(app, [*words, "--help"]).stdout
+    paragraphs = [line.strip() for line in text.splitlines() if line.startswith(" ") and line.strip()]
+    assert [line for line in paragraphs if line[-1] not in ".]" and not line.startswith("Example:")] == []
 
 
 def test_a_brook_that_is_no_key_is_one_clear_line() -> None:

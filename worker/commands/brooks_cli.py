@@ -10,7 +10,7 @@ from worker.commands.failures import UsageError, reported
 from worker.commands.interruption import run_interruptible
 from worker.commands.shared import ConfigOption, JsonOption, example, settings_of
 
-app = typer.Typer(name="brooks", help="The brooks of the container.", no_args_is_help=True)
+app = typer.Typer(name="brooks", no_args_is_help=True, rich_markup_mode="markdown")
 
 
 @app.callback()

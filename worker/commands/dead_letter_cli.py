@@ -21,6 +21,7 @@ app = typer.Typer(
     name="dead-letter",
     help="The command queue's dead letters: look at them, send them again in order, or purge them.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
 )
 
 SessionOption = Annotated[str | None, typer.Option("--session", metavar="ID", help="Those of one session.")]
