@@ -6,6 +6,9 @@ from collections.abc import Iterable
 class WorkerError(Exception):
     """Base of the errors whose message is the whole story: a command prints it without a traceback."""
 
+    exit_code = 1
+    """What a command that ends by it ends with; docs/cli.md has the codes."""
+
 
 class SettingsError(WorkerError):
     """One or more settings are wrong, missing or unknown.

@@ -35,6 +35,14 @@ from worker.telemetry.instruments import VERSION
 
 pytestmark = pytest.mark.anyio
 
+SETTINGS = {
+    "servicebus_connection_string": "Endpoint=sb://127.0.0.1:1;SharedAccessKeyName=a;SharedAccessKey=b",
+    "cosmos_endpoint": "http://127.0.0.1:1/",
+    "cosmos_key": "a2V5",
+    "blob_connection_string": "AccountName=a;AccountKey=a2V5;BlobEndpoint=http://127.0.0.1:1/a",
+}
+VARIABLES = {variable(name): value for name, value in SETTINGS.items()}
+
 
 def line(command_id: str) -> bytes:
     return json.dumps(
@@ -229,14 +237,7 @@ def test_starting_needs_no_blob_client() -> None:
 
 
 def test_a_closed_stdin_is_one_clear_line() -> None:
-    settings = {
-        "servicebus_connection_string": "Endpoint=sb://127.0.0.1:1;SharedAccessKeyName=a;SharedAccessKey=b",
-        "cosmos_endpoint": "http://127.0.0.1:1/",
-        "cosmos_key": "a2V5",
-        "blob_connection_string": "AccountName=a;AccountKey=a2V5;BlobEndpoint=http://127.0.0.1:1/a",
-    }
-    variables = {variable(name): value for name, value in settings.items()}
-    done = started('exec "$PYTHON" -m worker.cli send - <&-', **variables)
+    done = started('exec "$PYTHON" -m worker.cli send - <&-', **VARIABLES)
     assert (done.returncode, done.stderr) == (
         1,
         "error: -: stdin is closed; give it a pipe or a file, or name a file\n",
@@ -338,6 +339,12 @@ def test_a_reply_that_nobody_reads_leaves_no_complaint() -> None:
 def test_an_address_that_is_none_is_told_as_such(url: str) -> None:
     with pytest.raises(UrlError, match="is no worker's address; give it as http://HOST:PORT"):
         checked_url(url)
+
+
+@pytest.mark.parametrize("command", ["stats", "watch"])
+def test_an_address_that_is_none_is_an_error_of_the_command_line(command: str) -> None:
+    result = CliRunner(env=VARIABLES).invoke(app, [command, "--url", "h:9464"])
+    assert (result.exit_code, "'h:9464' is no worker's address" in result.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("url", ["http://h:9464/", "https://[::1]:9464", "http://worker"])

@@ -26,8 +26,6 @@ _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 class CommandError(WorkerError):
     """A subcommand cannot do what it was asked to. Its message is the whole story."""
 
-    exit_code = 1
-
 
 class UsageError(CommandError):
     """The options do not fit each other, in a way that the command line itself does not see."""
@@ -75,7 +73,7 @@ def reported(*further: type[Exception]) -> Iterator[None]:
 
 
 def _exit_code(error: BaseException) -> int:
-    return error.exit_code if isinstance(error, CommandError) else 1
+    return error.exit_code if isinstance(error, WorkerError) else 1
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

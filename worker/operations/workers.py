@@ -24,6 +24,8 @@ _OURS: Final = "brook_worker_"
 class UrlError(WorkerError):
     """A text is no address of a worker."""
 
+    exit_code = 2
+
 
 class Sample:
     """A worker's metrics at one moment; `at_s` is on our own clock, which only goes forward."""
