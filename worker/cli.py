@@ -44,7 +44,7 @@ def main() -> None:
     app(prog_name="brook-worker")
 
 
-def _tell_version(wanted: bool) -> None:
+def _tell_version(wanted: bool) -> None:  # noqa: FBT001 - Typer calls it so
     if wanted:
         from worker.telemetry.instruments import VERSION  # noqa: PLC0415 - the other commands need no metrics
 
@@ -55,7 +55,7 @@ def _tell_version(wanted: bool) -> None:
 @app.callback()
 def common(
     *,
-    version: Annotated[  # noqa: ARG001 - its callback does it all
+    version: Annotated[
         bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
