@@ -205,6 +205,43 @@ async def test_an_account_with_several_write_regions_stops(settings: Settings, m
     assert "turn multi-region writes off" in note(caught.value, settings.cosmos_endpoint)
 
 
+@pytest.mark.parametrize(
+    ("level", "is_enough"),
+    [("Eventual", False), ("ConsistentPrefix", False), ("Session", True), ("BoundedStaleness", True), ("Strong", True)],
+)
+async def test_an_account_whose_reads_may_go_back_stops(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, level: str, *, is_enough: bool
+) -> None:
+    """A command is looked up after the head was read: an older answer misses it, and it would take effect twice."""
+    await provision(settings)
+    original = CosmosClient._get_database_account
+
+    async def of_level(self: CosmosClient) -> object:
+        account = await original(self)
+        assert account.ConsistencyPolicy == {"defaultConsistencyLevel": "Session"}
+        account.ConsistencyPolicy = {"defaultConsistencyLevel": level}
+        return account
+
+    monkeypatch.setattr(CosmosClient, "_get_database_account", of_level)
+    if is_enough:
+        await provision(settings, check_only=True)
+        return
+    with pytest.raises(ProvisioningError) as caught:
+        await provision(settings, check_only=True)
+    assert f"is {level}" in note(caught.value, settings.cosmos_endpoint)
+    assert "make it session or stronger" in note(caught.value, settings.cosmos_endpoint)
+
+
+def test_a_container_that_forgets_documents_or_indexes_them_late_is_wrong() -> None:
+    for changed, told in (
+        ({"defaultTtl": 86_400}, "deletes documents after 86,400 s"),
+        ({"indexingPolicy": container_properties("events")["indexingPolicy"] | {"indexingMode": "lazy"}}, "lazy"),
+    ):
+        ((state, text),) = container_problems(container_properties("events") | changed)
+        assert state is State.WRONG
+        assert told in text
+
+
 async def test_the_store_is_checked_at_start_without_making_anything(settings: Settings) -> None:
     async with cosmos_client(settings) as client:
         with pytest.raises(StartError, match=r"events: missing; run `brook-worker provision`"):

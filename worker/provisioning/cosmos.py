@@ -26,6 +26,7 @@ _INDEXING: Final[dict[str, Any]] = {
 _RUN: Final = "run `brook-worker provision`"
 _FORBIDDEN: Final = 403
 _PARTITION_KEY_VERSION: Final = 2
+_TOO_WEAK: Final = ("Eventual", "ConsistentPrefix")
 
 
 async def provision_cosmos(settings: Settings, *, make: bool) -> list[Finding]:
@@ -55,12 +56,20 @@ async def check_store(client: CosmosClient, settings: Settings) -> None:
 
 
 async def account_finding(client: CosmosClient, settings: Settings) -> Finding:
-    """The account must have a single write region: with several, ETags do not fence concurrent writers."""
+    """The account must have a single write region, or ETags do not fence; and no read may go back behind the last one.
+
+    By weaker levels than session a command may not be found that the head read before it has told of, and would take
+    effect twice.
+    """
     resource = f"Cosmos DB account {settings.cosmos_endpoint}"
     account = await client._get_database_account()  # noqa: SLF001 - the client has no public way to read it
     several = len(account.WritableLocations) > 1 or bool(account._EnableMultipleWritableLocations)  # noqa: SLF001
     if several:
         note = "writes go to several regions, where ETags do not fence; turn multi-region writes off"
+        return Finding(resource, State.WRONG, note)
+    level = (account.ConsistencyPolicy or {}).get("defaultConsistencyLevel")
+    if level in _TOO_WEAK:
+        note = f"its default consistency is {level}, by which reads may go back in time; make it session or stronger"
         return Finding(resource, State.WRONG, note)
     return Finding(resource, State.FOUND, "single write region")
 
@@ -150,9 +159,14 @@ def container_problems(properties: Mapping[str, Any]) -> Iterator[tuple[State, s
     if policy.get("indexingMode") == "none" or unindexed:
         what = ", ".join(unindexed or INDEXED_PATHS)
         yield State.WRONG, f"does not index {what}, which reads need; add to the included paths of its indexing policy"
+    elif policy.get("indexingMode") == "lazy":
+        yield State.WRONG, "indexes late (lazy): what was written is not found at once; make its indexing consistent"
     elif "/*" in included:
         yield State.ADVICE, f"indexes everything, which makes writes dearer; exclude /* and include {_listed()}"
-    if properties.get("defaultTtl") is None:
+    ttl_s = properties.get("defaultTtl")
+    if ttl_s is not None and ttl_s > 0:
+        yield State.WRONG, f"it deletes documents after {ttl_s:,} s, events and heads too; set its time to live to -1"
+    if ttl_s is None:
         yield State.ADVICE, "time to live is off; set its default to -1 (on, no default) to let documents expire"
 
 
