@@ -42,11 +42,26 @@ class Truncate(msgspec.Struct, frozen=True, tag="truncate", forbid_unknown_field
     """Apply the request, announce the whole answer, send half of it and close the connection. HTTP only."""
 
 
+class ReadBehind(msgspec.Struct, frozen=True, tag="read-behind", forbid_unknown_fields=True):
+    """Answer as a replica that lacks the last `transactions` of each physical partition. Cosmos DB only.
+
+    Reads of items, by id or by query: what the request's session token tells of is there all the same. Anything else
+    is answered normally.
+    """
+
+    transactions: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse a replica that is ahead."""
+        if self.transactions < 1:
+            raise ValueError("transactions must be at least 1")
+
+
 class NoFault(msgspec.Struct, frozen=True, tag="none", forbid_unknown_fields=True):
     """Answer normally: for rules that only add latency."""
 
 
-Effect = Answer | DropBefore | ApplyThenDrop | ApplyLate | Truncate | NoFault
+Effect = Answer | DropBefore | ApplyThenDrop | ApplyLate | Truncate | ReadBehind | NoFault
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,6 +90,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ValueError(f"probability must lie between 0 and 1, not {self.probability}")
         if min(self.skip, self.latency_s, self.latency_jitter_s, self.times or 0) < 0:
             raise ValueError("skip, times, latency_s and latency_jitter_s must not be negative")
+        if isinstance(self.effect, ReadBehind) and self.service != "cosmos":
+            raise ValueError("read-behind is an effect of the service cosmos: name it")
 
 
 class Injection(msgspec.Struct, frozen=True):

@@ -25,7 +25,7 @@ from emulator.blob.sending import drop, send, send_half
 from emulator.blob.sharedkey import SharedKey
 from emulator.blob.store import CAPACITY_BYTES
 from emulator.clock import Clock
-from emulator.faults import Answer, ApplyLate, ApplyThenDrop, DropBefore, Effect, Faults, NoFault, Truncate
+from emulator.faults import Answer, ApplyLate, ApplyThenDrop, DropBefore, Effect, Faults, NoFault, ReadBehind, Truncate
 from emulator.http_connections import CONNECTIONS_MAX, IDLE_S, STOP_S, Listener
 from emulator.identity import TokenAuthority
 from emulator.journal import Journal
@@ -142,7 +142,7 @@ class BlobServer:
 
     async def _carry_out(self, request: web.BaseRequest, job: "_Job", effect: Effect) -> web.StreamResponse:
         match effect:
-            case NoFault() | DropBefore() | ApplyLate():  # these two were carried out already
+            case NoFault() | ReadBehind() | DropBefore() | ApplyLate():  # the last two were carried out already
                 return await send(request, await self._answer(job))
             case Answer():
                 return await send(request, self._finish(job, self._refuse(job, _injected(effect))))

@@ -5,7 +5,8 @@ nothing. Methods are synchronous and run to their end, so there is no concurrenc
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
@@ -24,6 +25,7 @@ from emulator.cosmos.errors import (
     bad_request,
 )
 from emulator.cosmos.expiry import Expiry
+from emulator.cosmos.history import rewound
 from emulator.cosmos.query import QueryRunner
 from emulator.cosmos.resources import Container, Range
 from emulator.cosmos.selection import Page, Scope
@@ -179,6 +181,13 @@ class CosmosEngine:
         return Scope(place.key, index, low, high)
 
     # --- sessions ---
+
+    @contextmanager
+    def behind(self, container: Container, transactions: int, token: str | None) -> Iterator[None]:
+        """Read from a replica that is so many transactions behind, but has all that the session token tells of."""
+        self._expiry.sweep(container, self._clock.now_s())
+        with rewound(container, transactions, _seen(token) if token else {}):
+            yield
 
     def check_session(self, partition_range: Range, token: str) -> None:
         """Raise 404/1002 where the client has seen more than this partition has; 400 where the token is malformed.

@@ -32,6 +32,8 @@ class Expiry:
 
     def sweep(self, container: Container, now_s: float) -> None:
         """Remove expired items of a container, at most `SWEEP_MAX`."""
+        if container.is_rewound:
+            return
         if container.default_ttl_s is None:
             self._schedules.pop(container.rid, None)
             return

@@ -5,11 +5,13 @@ from typing import Any, Final
 
 from emulator.cosmos.engine import CosmosEngine
 from emulator.cosmos.errors import CosmosError, bad_request, not_covered
-from emulator.cosmos.inputs import Request
+from emulator.cosmos.inputs import Request, container_of
 from emulator.cosmos.itemhandlers import ItemHandlers
 from emulator.cosmos.metadata import MetadataHandlers
 from emulator.cosmos.replies import Reply
+from emulator.cosmos.wire import SESSION_TOKEN
 
+_READS_OF_ITEMS: Final = frozenset({"read-item", "query", "read-feed"})
 _CONSISTENCY_LEVELS: Final = ("Eventual", "ConsistentPrefix", "Session")
 
 
@@ -17,7 +19,20 @@ class Handlers:
     """The operations of one account."""
 
     def __init__(self, engine: CosmosEngine, account_properties: Callable[[], dict[str, Any]]) -> None:
+        self._engine = engine
         self.routes = MetadataHandlers(engine, account_properties).routes | ItemHandlers(engine).routes
+
+    def handle_behind(self, request: Request, transactions: int) -> Reply:
+        """Carry a read of items out as a replica that is so many transactions behind; anything else as it is.
+
+        Raises:
+            CosmosError: what the service answers instead.
+        """
+        if request.target.operation not in _READS_OF_ITEMS:
+            return self.handle(request)
+        container = container_of(self._engine, request)
+        with self._engine.behind(container, transactions, request.headers.get(SESSION_TOKEN)):
+            return self.handle(request)
 
     def handle(self, request: Request) -> Reply:
         """Carry a request out.

@@ -134,6 +134,10 @@ class Partition:
         if self._order is not None:
             del self._order[bisect_left(self._order, (item.number, item_id))]
 
+    def forget_order(self) -> None:
+        """The order of creation is worked out anew when it is needed next: items came or went out of it."""
+        self._order = None
+
     def _release(self, item_id: str) -> None:
         values = self._unique_of.pop(item_id, ())
         for owners, value in zip(self._unique, values, strict=False):
@@ -154,7 +158,7 @@ class Partition:
             yield from list(self.items.values())
             return
         if self._order is None:
-            self._order = [(item.number, item.id) for item in self.items.values()]
+            self._order = sorted((item.number, item.id) for item in self.items.values())
         order = self._order
         for place in range(bisect_left(order, (number + 1, "")), len(order)):
             yield self.items[order[place][1]]

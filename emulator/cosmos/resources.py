@@ -8,6 +8,7 @@ import msgspec
 
 from emulator.cosmos.epk import Key, split_ranges
 from emulator.cosmos.errors import bad_request
+from emulator.cosmos.history import Change, History
 from emulator.cosmos.indexing import IndexingPolicy, completed, parse_policy
 from emulator.cosmos.items import Item, Partition, Path, unique_value
 from emulator.cosmos.partitionkey import Definition, parse_definition
@@ -112,9 +113,12 @@ class Range:
         self.feed: list[tuple[int, int]] | None = None
         """(lsn, item number) of latest versions for the change feed, once somebody has asked for it."""
         self.feed_items: dict[int, tuple[Partition, Item]] = {}
+        self.history = History()
 
     def record(self, partition: Partition, old: Item | None, new: Item | None) -> None:
-        """Keep the change feed's order up to date: `old` is no longer the latest version, `new` is."""
+        """Keep history and the change feed's order up to date: `old` is no longer the latest version, `new` is."""
+        if (either := new or old) is not None:
+            self.history.note(Change(self.lsn, partition.key, either.id, old))
         if self.feed is None:
             return
         if old is not None and self.feed_items.pop(old.number, None) is not None:
@@ -143,6 +147,8 @@ class Container:
         self.ranges = [Range(index, low, high) for index, (low, high) in enumerate(bounds)]
         self._lows = [low for low, _ in bounds]
         self.partitions: dict[Key, Partition] = {}
+        self.is_rewound = False
+        """While it shows what it was before: then it is read and not changed, not even by expiry."""
         self.unique_keys: tuple[tuple[Path, ...], ...] = parse_unique_keys(properties.get("uniqueKeyPolicy"))
         self.default_ttl_s: int | None = None
         self.indexing: IndexingPolicy = parse_policy({})

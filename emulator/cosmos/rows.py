@@ -117,6 +117,7 @@ def load_account(journal: Journal) -> Loaded:
         progress = msgspec.msgpack.decode(row, type=StoredRange)
         partition_range = containers[int(container_number)].ranges[int(index)]
         partition_range.lsn, partition_range.next_number = progress.lsn, progress.next_number
+        partition_range.history.forgotten_lsn = progress.lsn
     for stored_item in _stored_items(journal):
         _restore(containers[stored_item.container], stored_item)
     return Loaded(databases, offers, number)

@@ -21,7 +21,7 @@ from emulator.cosmos.handlers import Handlers
 from emulator.cosmos.inputs import Request
 from emulator.cosmos.replies import Reply
 from emulator.cosmos.wire import ACTIVITY_ID, Target, facts_of, target_of
-from emulator.faults import Answer, ApplyLate, ApplyThenDrop, DropBefore, Effect, Faults, NoFault, Truncate
+from emulator.faults import Answer, ApplyLate, ApplyThenDrop, DropBefore, Effect, Faults, NoFault, ReadBehind, Truncate
 from emulator.http_connections import CONNECTIONS_MAX, HOST, IDLE_S, STOP_S, Listener
 from emulator.identity import TokenAuthority
 from emulator.journal import Journal, JournalError
@@ -159,9 +159,9 @@ class CosmosServer:
         request = Request(target, http.headers, body)
 
         def apply() -> Reply:
-            return self._apply(http.method, request)
+            return self._apply(http.method, request, injection.effect)
 
-        if isinstance(injection.effect, NoFault):
+        if isinstance(injection.effect, NoFault | ReadBehind):
             return await self._sent(_response(apply(), activity_id), http)
         return await self._inject(injection.effect, apply, http, activity_id)
 
@@ -200,10 +200,12 @@ class CosmosServer:
         except (web.RequestPayloadError, ConnectionError, ValueError) as error:
             raise CosmosError(400, "The request body broke off.") from error
 
-    def _apply(self, method: str, request: Request) -> Reply:
+    def _apply(self, method: str, request: Request, effect: Effect) -> Reply:
         """Check the signature and let the engine answer; a bug becomes a 500 that names it in the log only."""
         try:
             self._check_key(method, request.target, request.headers)
+            if isinstance(effect, ReadBehind):
+                return self._handlers.handle_behind(request, effect.transactions)
             return self._handlers.handle(request)
         except CosmosError as error:
             return _refusal(error)

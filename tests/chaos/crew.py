@@ -12,7 +12,7 @@ from typing import Final
 import anyio
 import anyio.abc
 
-from emulator.faults import Answer, ApplyThenDrop, DropBefore, Rule, Truncate
+from emulator.faults import Answer, ApplyThenDrop, DropBefore, ReadBehind, Rule, Truncate
 from emulator.handle import ControlError
 from schemas.keys import BrookKey, session_id_for
 from schemas.types import CommandId
@@ -62,6 +62,7 @@ def faults(command_queue: str, reply_queue: str) -> list[Rule]:
         Rule(**batch, probability=0.02, effect=DropBefore()),  # type: ignore[arg-type]
         Rule(service="cosmos", operation="query", probability=0.02, effect=Answer(status=503)),
         Rule(service="cosmos", operation="query", probability=0.01, effect=Truncate()),
+        Rule(service="cosmos", operation="query", probability=0.2, effect=ReadBehind(transactions=20)),
         Rule(service="blob", probability=0.02, effect=Answer(status=503)),
         Rule(service="blob", probability=0.01, effect=ApplyThenDrop()),
         Rule(

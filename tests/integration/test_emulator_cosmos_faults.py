@@ -9,11 +9,16 @@ import pytest
 from azure.core.exceptions import AzureError, IncompleteReadError
 from azure.cosmos import PartitionKey
 from azure.cosmos.aio import ContainerProxy, CosmosClient
-from azure.cosmos.exceptions import CosmosBatchOperationError, CosmosHttpResponseError, CosmosResourceExistsError
+from azure.cosmos.exceptions import (
+    CosmosBatchOperationError,
+    CosmosHttpResponseError,
+    CosmosResourceExistsError,
+    CosmosResourceNotFoundError,
+)
 
 from emulator.clock import SystemClock
 from emulator.cosmos import CosmosServer
-from emulator.faults import Answer, ApplyLate, ApplyThenDrop, DropBefore, Effect, Faults, Rule, Truncate
+from emulator.faults import Answer, ApplyLate, ApplyThenDrop, DropBefore, Effect, Faults, ReadBehind, Rule, Truncate
 from emulator.journal import MemoryJournal
 from tests.support.waiting import wait_until
 
@@ -85,6 +90,27 @@ async def test_throttling_carries_its_waiting_time_and_the_client_obeys(
         assert faults.fired(rule) == 2
     assert time.monotonic() - begun >= 0.3
     assert faults.requests["cosmos", "batch"] == 3
+
+
+async def test_a_replica_that_is_behind_shows_what_was_and_honours_session_tokens(
+    server: CosmosServer, container: ContainerProxy, faults: Faults
+) -> None:
+    await send_batch(container)
+
+    async def found(**options: str) -> list[str]:
+        return [row["id"] async for row in container.query_items("SELECT c.id FROM c", partition_key="p", **options)]
+
+    with injected(faults, ReadBehind(transactions=1)):
+        async with CosmosClient(server.endpoint, server.key) as stranger:
+            theirs = stranger.get_database_client("brooks").get_container_client("events")
+            ids = [row["id"] async for row in theirs.query_items("SELECT c.id FROM c", partition_key="p")]
+            with pytest.raises(CosmosResourceNotFoundError):
+                await theirs.read_item("1", "p")
+        assert ids == ["0"]
+        assert await found(session_token="0:-1#2") == ["0", "1"]
+        with pytest.raises(CosmosBatchOperationError):  # writes know better
+            await send_batch(container)
+    assert await found() == ["0", "1"]
 
 
 async def test_a_request_dropped_before_it_is_applied_changes_nothing(

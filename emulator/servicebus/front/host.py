@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from emulator.faults import Answer, ApplyLate, ApplyThenDrop, DropBefore, Faults, NoFault, Truncate
+from emulator.faults import Answer, ApplyLate, ApplyThenDrop, DropBefore, Faults, NoFault, ReadBehind, Truncate
 from emulator.servicebus.amqp.types import AmqpError
 from emulator.servicebus.engine.errors import ServiceBusError
 from emulator.servicebus.engine.namespace import Namespace
@@ -86,7 +86,7 @@ class Lane:
 
         def carry_out() -> None:
             match injection.effect:
-                case NoFault():
+                case NoFault() | ReadBehind():
                     apply()
                 case Answer(condition=condition, status=status):
                     refuse(ServiceBusError(condition, "An injected fault refused the operation.", status))

@@ -3,6 +3,7 @@
 import anyio
 import pytest
 
+from emulator.faults import ReadBehind, Rule
 from schemas.keys import BrookKey
 from schemas.replies import Appended, ConcurrencyConflict
 from schemas.types import CommandId, Position
@@ -57,3 +58,29 @@ async def test_writers_outside_the_queue_and_the_worker_lose_none_of_their_event
     assert [found[reply.first_position] for reply in positions if isinstance(reply, Appended)] == [
         one.command_id for one in commands
     ]
+
+
+async def test_replicas_that_are_behind_change_no_reply_and_append_nothing_twice(place: Place) -> None:
+    """A worker that has just started may read what is long past, and here it gets commands that were sent before."""
+    key = BrookKey("behind", "1")
+    window = {"recent_commands_max": "2", "group_commands_max": "2"}
+    commands = [command(command_id=f"c{number}", key=key) for number in range(8)]
+
+    async def send_all() -> list[object]:
+        return [await client.append(key, one.events, command_id=one.command_id) for one in commands]
+
+    async with place.client() as (client, _):
+        async with place.ready_worker(**window):
+            first = await send_all()
+        rule = Rule(
+            service="cosmos", operation="query", effect=ReadBehind(transactions=100), where={"partition_key": str(key)}
+        )
+        async with place.rule(rule) as fired, place.ready_worker(**window):
+            again = await send_all()
+            await outside_append(place, key, "outside")
+            last = await client.append(key, command().events, expected=8, command_id="last")
+            assert await fired() >= 1
+    assert again == first
+    assert last == Appended(command_id=CommandId("last"), first_position=Position(9), last_position=Position(9))
+    found = [event.command_id for event in await place.events(key)]
+    assert found == [*(one.command_id for one in commands), "outside", "last"]
