@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import structlog
@@ -179,13 +179,19 @@ def _open_once(receiver: ServiceBusReceiver) -> None:
     azure-servicebus 7.15 opens the link anew wherever it finds it closed. Of replies that are completed at once, each
     does so: hundreds of connections, which stay open, and one of which holds the session until its lock lapses.
     """
-    assert hasattr(receiver, "_open"), "azure-servicebus has changed: a lost connection may leave others open now"
+    for name in ("_open", "_settle_message_via_mgmt_link"):
+        assert hasattr(receiver, name), "azure-servicebus has changed: a lost connection may leave others open now"
 
-    async def refuse(*_: object, **__: object) -> None:
-        if not receiver._running:  # noqa: SLF001 - nothing public changes it
-            raise ServiceBusConnectionError(message="The connection to the replies was lost.")
+    async def lost(*_: object, **__: object) -> None:
+        raise ServiceBusConnectionError(message="The connection to the replies was lost.")
 
-    receiver._open = refuse  # type: ignore[method-assign]  # noqa: SLF001 - as above
+    async def open_still(*_: object, **__: object) -> None:
+        handler: Any = receiver._handler  # noqa: SLF001 - nothing public changes it
+        if handler is None or handler._shutdown:  # noqa: SLF001 - as above
+            await lost()
+
+    receiver._open = open_still  # type: ignore[method-assign]  # noqa: SLF001 - as above
+    receiver._settle_message_via_mgmt_link = lost  # type: ignore[method-assign]  # noqa: SLF001 - as above
 
 
 async def _complete(receiver: ServiceBusReceiver, messages: Sequence[ServiceBusReceivedMessage]) -> None:

@@ -1,6 +1,7 @@
 """A lost connection to Service Bus: the library would open links of its own accord, and hold sessions with them."""
 
 import gc
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
@@ -45,7 +46,7 @@ def through(wire: Wire, server: ServiceBusServer) -> str:
     return address.replace(f":{port_in(address)}", f":{wire.port}")
 
 
-async def test_a_session_whose_connection_is_lost_takes_no_other_one() -> None:
+async def test_a_session_whose_connection_is_lost_takes_no_other_one(caplog: pytest.LogCaptureFixture) -> None:
     """What is under way then opens the link anew by itself: to some other session, which nobody works on."""
     faults = Faults()
     async with (
@@ -68,6 +69,7 @@ async def test_a_session_whose_connection_is_lost_takes_no_other_one() -> None:
             await session.close()
             await wait_until(lambda: wire.connections == 0, "no connection is left")
             faults.clear()
+    assert errors(caplog) == [], "a loss is nothing that the library does not know"
 
 
 async def lost(act: Callable[[], Awaitable[object]]) -> None:
@@ -75,7 +77,9 @@ async def lost(act: Callable[[], Awaitable[object]]) -> None:
         await act()
 
 
-async def test_a_client_that_loses_its_connection_while_it_settles_has_its_replies_at_once() -> None:
+async def test_a_client_that_loses_its_connection_while_it_settles_has_its_replies_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Each of the settlements opened the link anew: the last one was used, the others held the reply session."""
     faults = Faults()
     queues = [QueueConfig(name=name, requires_session=True) for name in ("brook-commands", "brook-replies")]
@@ -97,6 +101,11 @@ async def test_a_client_that_loses_its_connection_while_it_settles_has_its_repli
 
                 await wait_until(all_settled, "and settled, by a session that was opened anew at once", 10)
                 assert wire.connections == 1
+    assert errors(caplog) == []
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def reply(number: int) -> ServiceBusMessage:

@@ -77,15 +77,21 @@ def open_once(receiver: ServiceBusReceiver) -> None:
 
     azure-servicebus 7.15 opens the link anew wherever it finds it closed: to another session, if it was the next one
     that was asked for, and several times over where several calls find it so. All but the last of these connections
-    stay open, unused, with the sessions that they hold.
+    stay open, unused, with the sessions that they hold. To settle, it even tries a management link after that.
     """
-    assert hasattr(receiver, "_open"), "azure-servicebus has changed: a lost connection may leave others open now"
+    for name in ("_open", "_settle_message_via_mgmt_link"):
+        assert hasattr(receiver, name), "azure-servicebus has changed: a lost connection may leave others open now"
 
-    async def refuse(*_: object, **__: object) -> None:
-        if not receiver._running:  # noqa: SLF001 - as explained
-            raise ServiceBusConnectionError(message="The connection of this session was lost.")
+    async def lost(*_: object, **__: object) -> None:
+        raise ServiceBusConnectionError(message="The connection of this session was lost.")
 
-    receiver._open = refuse  # type: ignore[method-assign]  # noqa: SLF001 - as explained
+    async def open_still(*_: object, **__: object) -> None:
+        handler: Any = receiver._handler  # noqa: SLF001 - as explained
+        if handler is None or handler._shutdown:  # noqa: SLF001 - as explained
+            await lost()
+
+    receiver._open = open_still  # type: ignore[method-assign]  # noqa: SLF001 - as explained
+    receiver._settle_message_via_mgmt_link = lost  # type: ignore[method-assign]  # noqa: SLF001 - as explained
 
 
 def listen_in_turns(receiver: ServiceBusReceiver, *, writes_soon: bool) -> None:
