@@ -107,7 +107,7 @@ async def _accepted(client: ServiceBusClient, settings: Settings, stopping: Stop
         max_wait_time=settings.session_accept_wait_s,
         prefetch_count=0,
     )
-    receiver._receive_context = _AlwaysReceiving()  # noqa: SLF001 - as worker.sessions.servicebus explains
+    receiver._receive_context = _AlwaysReceiving()  # noqa: SLF001 - as worker.sessions.receivers explains
     with stopping.scope() as scope:
         try:
             with anyio.fail_after(settings.session_accept_wait_s + _OPEN_TIMEOUT_S):

@@ -5,7 +5,7 @@ import platform
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from rich.console import Console
@@ -16,9 +16,6 @@ from bench.measure import Run
 from bench.plot import draw
 from bench.runner import Results
 from bench.scenarios import Plan
-
-EQUINOX_TIP_RU: Final = 23.72
-"""Published for Equinox's append to a tip document: see docs/performance.md for what compares and what does not."""
 
 
 def machine() -> dict[str, Any]:

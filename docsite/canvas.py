@@ -95,9 +95,9 @@ class Canvas:
         for index, line in enumerate(lines):
             self.text(x, y + index * (_LINE_HEIGHT - 2), line, "soft label" if halo else "soft", anchor=anchor)
 
-    def line(self, start: Point, end: Point, *, kind: Kind = "faint") -> None:
+    def line(self, start: Point, end: Point) -> None:
         """A straight line without a head."""
-        self._below.append(f'<path class="{kind}" d="M{start[0]:g},{start[1]:g} L{end[0]:g},{end[1]:g}"/>')
+        self._below.append(f'<path class="faint" d="M{start[0]:g},{start[1]:g} L{end[0]:g},{end[1]:g}"/>')
 
     def arrow(self, *points: Point, dashed: bool = False, curved: bool = False) -> None:
         """An arrow along the points. `curved`: the points between the ends bend it, and are not touched."""

@@ -34,7 +34,7 @@ class _Recorder(io.StringIO):
         return len(text)
 
 
-async def record_demo(examples: Path = EXAMPLES) -> str | None:
+async def record_demo() -> str | None:
     """Run the demo and give its recording, or None when it did not end as it should."""
     recorder = _Recorder()
     recorder.write("\x1b[1;32m$\x1b[0m make demo\n")
@@ -42,7 +42,7 @@ async def record_demo(examples: Path = EXAMPLES) -> str | None:
         file=recorder, force_terminal=True, color_system="truecolor", width=_COLUMNS, legacy_windows=False, _environ={}
     )
     with tempfile.TemporaryDirectory() as folder:
-        passed = await run_demo(examples, Path(folder), console)
+        passed = await run_demo(EXAMPLES, Path(folder), console)
     shown = frames(recorder.chunks, every_s=_FRAME_EVERY_S)
     return recording(shown, title="make demo", columns=_COLUMNS) if passed else None
 

@@ -20,9 +20,9 @@ class Problem(msgspec.Struct, frozen=True, rename="camel"):
         return f"{self.field}: {self.problem}; {self.remedy}"
 
 
-def shortened(text: str, length_max: int = TEXT_LENGTH_MAX) -> str:
+def shortened(text: str) -> str:
     """`text` as it may stand in a problem: a reply must stay small whatever was sent."""
-    return text if len(text) <= length_max else f"{text[:length_max]}…"
+    return text if len(text) <= TEXT_LENGTH_MAX else f"{text[:TEXT_LENGTH_MAX]}…"
 
 
 def has_control_characters(text: str) -> bool:
