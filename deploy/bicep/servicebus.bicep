@@ -46,6 +46,8 @@ resource replies 'Microsoft.ServiceBus/namespaces/queues@2024-01-01' = {
     requiresSession: true
     requiresDuplicateDetection: true
     duplicateDetectionHistoryTimeWindow: 'PT10M'
+    // Replies that nobody reads would fill the queue, and then no worker could reply.
+    defaultMessageTimeToLive: 'P1D'
     lockDuration: 'PT1M'
     maxDeliveryCount: 10
   }

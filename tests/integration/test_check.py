@@ -16,6 +16,8 @@ from anyio.abc import SocketAttribute
 from azure.cosmos import PartitionKey
 from azure.cosmos.aio import CosmosClient
 from azure.servicebus import ServiceBusMessage
+from azure.servicebus.aio.management import ServiceBusAdministrationClient
+from azure.servicebus.management import QueueProperties
 from azure.storage.blob.aio import BlobServiceClient
 from rich.console import Console
 
@@ -25,7 +27,7 @@ from emulator.faults import Answer, Rule
 from tests.support.worker_process import ROOT
 from tests.support.worker_settings import worker_settings
 from worker.checks import Row, Status, blob, check_all, cosmos, rows, servicebus
-from worker.clients import blob_service_client, cosmos_client, servicebus_client
+from worker.clients import blob_service_client, cosmos_client, servicebus_admin_client, servicebus_client
 from worker.commands.check import check_and_tell
 from worker.configuration import PREFIX, variable
 from worker.provisioning import provision
@@ -37,12 +39,18 @@ pytestmark = pytest.mark.anyio
 ENTITIES: Final = ServiceBusConfig(
     queues=(
         QueueConfig(name="brook-commands", requires_session=True, dead_lettering_on_message_expiration=True),
-        QueueConfig(name="brook-replies", requires_session=True, requires_duplicate_detection=True),
+        QueueConfig(
+            name="brook-replies", requires_session=True, requires_duplicate_detection=True, default_message_ttl_s=86_400
+        ),
         QueueConfig(name="plain"),
+        QueueConfig(name="keeping", requires_session=True, requires_duplicate_detection=True),
         QueueConfig(name="hasty", requires_session=True, lock_duration_s=10, max_delivery_count=2),
         QueueConfig(name="repeating", requires_session=True),
     ),
-    topics=(TopicConfig(name="events"), TopicConfig(name="unique", requires_duplicate_detection=True)),
+    topics=(
+        TopicConfig(name="events"),
+        TopicConfig(name="unique", requires_duplicate_detection=True, default_message_ttl_s=86_400),
+    ),
 )
 RECEIVE, SEND, CLOCK = "receive from brook-commands", "send to brook-replies", "clock"
 REFUSED: Final = "the service refuses the credentials, or they may not do this"
@@ -194,6 +202,13 @@ CASES: Final[list[tuple[dict[str, Any], tuple[str, str], Status, str]]] = [
         Status.ADVICE,
         "detects no duplicates",
     ),
+    ({"reply_queue": "keeping"}, ("Service Bus", "properties of keeping"), Status.ADVICE, "replies that nobody reads"),
+    (
+        {"reply_queue": None, "reply_topic": "events"},
+        ("Service Bus", "properties of events"),
+        Status.ADVICE,
+        "set its default time to live to a day",
+    ),
     ({"reply_queue": None, "reply_topic": "unique"}, ("Service Bus", "send to unique"), Status.OK, "opened"),
     ({"reply_entities_allowed": ("absent",)}, ("Service Bus", "send to absent"), Status.FAILED, "missing"),
     ({"servicebus_admin_endpoint": None}, ("Service Bus", "properties of brook-commands"), Status.NOT_CHECKED, ""),
@@ -315,6 +330,30 @@ async def test_properties_that_cannot_be_seen_are_no_fault(
                 ("Service Bus", f"properties of {name}"): Status.NOT_CHECKED
                 for name in ("brook-commands", "brook-replies")
             }
+
+
+class LargeMessages:
+    """The management client of a namespace in the premium tier, whose queues take large messages."""
+
+    def __init__(self, admin: ServiceBusAdministrationClient) -> None:
+        self._admin = admin
+
+    async def get_queue(self, name: str) -> QueueProperties:
+        queue: QueueProperties = await self._admin.get_queue(name)
+        queue.max_message_size_in_kilobytes = 102_400
+        return queue
+
+
+async def test_a_queue_that_takes_more_than_the_worker_gets_advice(provisioned: Settings) -> None:
+    async with servicebus_admin_client(provisioned) as admin:
+        large: Any = LargeMessages(admin)
+        told = await servicebus.property_outcomes(large, provisioned)
+        assert told["properties of brook-commands"].status is Status.ADVICE
+        assert "of which those over 1,048,576 are dead-lettered; raise command_bytes_max" in (
+            told["properties of brook-commands"].note
+        )
+        told = await servicebus.property_outcomes(large, changed(provisioned, command_bytes_max=104_857_600))
+        assert told["properties of brook-commands"].status is Status.OK
 
 
 async def test_a_check_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:

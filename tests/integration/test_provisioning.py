@@ -4,6 +4,7 @@ import contextlib
 import io
 import itertools
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -384,6 +385,7 @@ async def test_queues_are_made_by_the_management_interface(settings: Settings, m
         commands, replies = await admin.get_queue("brook-commands"), await admin.get_queue("brook-replies")
     assert (commands.requires_session, commands.dead_lettering_on_message_expiration) == (True, True)
     assert (replies.requires_session, replies.requires_duplicate_detection) == (True, True)
+    assert replies.default_message_time_to_live == timedelta(days=1), "what nobody reads does not fill it for good"
     assert management.puts == ["brook-commands", "brook-replies"]
 
 
@@ -392,7 +394,9 @@ async def test_a_topic_is_made_and_its_consumers_reminded(settings: Settings, ma
     async with management.running() as admin:
         made = (await managed_or_opened(admin, topic, make=True))[1]
         assert (made.state, "add a subscription" in made.note) == (State.MADE, True)
-        assert (await admin.get_topic("replies")).requires_duplicate_detection is True
+        topic_made = await admin.get_topic("replies")
+        assert topic_made.requires_duplicate_detection is True
+        assert topic_made.default_message_time_to_live == timedelta(days=1)
         assert (await managed_or_opened(admin, topic, make=True))[1].state is State.FOUND
 
 
@@ -409,6 +413,7 @@ async def test_existing_queues_are_judged_and_never_replaced(settings: Settings,
         commands, replies = await managed_or_opened(admin, settings, make=True)
         assert (commands.state, "has no sessions" in commands.note) == (State.WRONG, True)
         assert (replies.state, "detects no duplicates" in replies.note) == (State.ADVICE, True)
+        assert "set its default time to live to a day" in replies.note
         management.has(QueueConfig(name="brook-commands", requires_session=True))
         commands, _ = await managed_or_opened(admin, settings, make=True)
         assert (commands.state, "commands that expire vanish" in commands.note) == (State.ADVICE, True)

@@ -114,7 +114,9 @@ def in_bicep(properties: Any) -> dict[str, Any]:
         return first + "".join(map(str.capitalize, rest))
 
     def told(value: Any) -> Any:
-        return f"PT{int(value.total_seconds()) // 60}M" if isinstance(value, timedelta) else value
+        if isinstance(value, timedelta):
+            return f"P{value.days}D" if value.days else f"PT{value.seconds // 60}M"
+        return value
 
     return {camel(name): told(value) for name, value in properties.items()}
 

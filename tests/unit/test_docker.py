@@ -11,8 +11,11 @@ import pytest
 import yaml
 
 from emulator.config import load_config
+from tests.support.worker_settings import NOWHERE
+from worker.checks.servicebus import LOCK_DURATION_MIN
 from worker.configuration import PREFIX, load_settings, variable
 from worker.probe import REQUEST_S
+from worker.provisioning.servicebus import COMMAND_QUEUE, REPLY_QUEUE
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
@@ -146,6 +149,23 @@ def test_the_mounted_entities_are_those_of_the_embedded_service_bus(services: di
     assert by_name[settings.command_queue].requires_session
     assert settings.reply_queue is not None
     assert by_name[settings.reply_queue].requires_session
+
+
+def test_the_entities_differ_from_those_that_provisioning_makes_in_what_the_emulator_does_not_take_only() -> None:
+    queues = {queue.name: queue for queue in load_config(CONFIG).queues}
+    for name, made in ((NOWHERE.command_queue, COMMAND_QUEUE), (NOWHERE.reply_queue, REPLY_QUEUE)):
+        queue = queues[str(name)]
+        for ours, theirs in (
+            ("requires_session", "requires_session"),
+            ("requires_duplicate_detection", "requires_duplicate_detection"),
+            ("dead_lettering_on_message_expiration", "dead_lettering_on_message_expiration"),
+            ("max_delivery_count", "max_delivery_count"),
+        ):
+            assert getattr(queue, theirs) == made.get(ours, False), f"{name}: {ours}"
+        assert queue.default_message_ttl_s == 3600, "it keeps nothing for longer"
+        assert queue.lock_duration_s == LOCK_DURATION_MIN.total_seconds(), "what a killed worker held is free soon"
+        if queue.requires_duplicate_detection:
+            assert queue.duplicate_detection_window_s == 300, "it detects them for no longer"
 
 
 def test_the_official_emulator_takes_the_entities() -> None:

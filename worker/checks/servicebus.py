@@ -30,7 +30,7 @@ from worker.errors import WorkerError
 from worker.provisioning.concurrently import concurrently
 from worker.provisioning.findings import is_refusal
 from worker.provisioning.opening import open_reply_address, open_session_queue
-from worker.provisioning.servicebus import ADD_TO_CONFIG, found, is_unmanaged_emulator
+from worker.provisioning.servicebus import ADD_TO_CONFIG, found, is_unmanaged_emulator, reply_wishes
 from worker.settings import Settings
 
 LOCK_DURATION_MIN: Final = timedelta(seconds=30)
@@ -129,9 +129,7 @@ _PropertyCheck = Callable[[ServiceBusAdministrationClient], Awaitable[Outcome]]
 
 
 def _property_checks(settings: Settings) -> dict[str, _PropertyCheck]:
-    checks: dict[str, _PropertyCheck] = {
-        f"properties of {settings.command_queue}": partial(_command_queue, settings.command_queue)
-    }
+    checks: dict[str, _PropertyCheck] = {f"properties of {settings.command_queue}": partial(_command_queue, settings)}
     if settings.reply_queue is not None:
         checks[f"properties of {settings.reply_queue}"] = partial(_reply_queue, settings.reply_queue)
     if settings.reply_topic is not None:
@@ -152,8 +150,8 @@ async def _seen(check: Check) -> Outcome:
         return not_checked("the management interface does not answer")
 
 
-async def _command_queue(name: str, admin: ServiceBusAdministrationClient) -> Outcome:
-    queue: Any = await found(partial(admin.get_queue, name))
+async def _command_queue(settings: Settings, admin: ServiceBusAdministrationClient) -> Outcome:
+    queue: Any = await found(partial(admin.get_queue, settings.command_queue))
     if queue is None:
         return not_checked("it is missing, see above")
     if not queue.requires_session:
@@ -167,6 +165,9 @@ async def _command_queue(name: str, admin: ServiceBusAdministrationClient) -> Ou
         wishes.append(f"locks last {queue.lock_duration.total_seconds():g} s only; set one minute")
     if not queue.dead_lettering_on_message_expiration:
         wishes.append("commands that expire vanish; turn dead-lettering on message expiration on")
+    if (taken_bytes := 1024 * (queue.max_message_size_in_kilobytes or 0)) > settings.command_bytes_max:
+        told = f"takes messages of {taken_bytes:,} bytes, of which those over {settings.command_bytes_max:,} are"
+        wishes.append(f"{told} dead-lettered; raise command_bytes_max, or lower the queue's maximum message size")
     return advice("; ".join(wishes)) if wishes else Outcome(note=_told(queue))
 
 
@@ -178,8 +179,8 @@ async def _reply_queue(name: str, admin: ServiceBusAdministrationClient) -> Outc
         return failed("has no sessions, which cannot be changed; name another queue in reply_queue")
     if (problem := _closed(queue)) is not None:
         return failed(problem)
-    if not queue.requires_duplicate_detection:
-        return advice("detects no duplicates, so a reply may arrive twice; it can be turned on for a new queue only")
+    if wishes := reply_wishes(queue):
+        return advice("; ".join(wishes))
     return Outcome(note=f"{_told(queue)}, duplicates detected")
 
 
@@ -189,8 +190,8 @@ async def _reply_topic(name: str, admin: ServiceBusAdministrationClient) -> Outc
         return not_checked("it is missing, see above")
     if (problem := _closed(topic)) is not None:
         return failed(problem)
-    if not topic.requires_duplicate_detection:
-        return advice("detects no duplicates, so a reply may arrive twice; it can be turned on for a new topic only")
+    if wishes := reply_wishes(topic):
+        return advice("; ".join(wishes))
     return Outcome(note="duplicates detected")
 
 

@@ -28,6 +28,11 @@ _DUPLICATES: Final[Mapping[str, Any]] = {
     "requires_duplicate_detection": True,
     "duplicate_detection_history_time_window": timedelta(minutes=10),
 }
+_KEPT: Final[Mapping[str, Any]] = {"default_message_time_to_live": timedelta(days=1)}
+"""For replies that nobody reads, as clients that go away leave them: once they fill a queue, no worker can reply."""
+
+_KEPT_MAX: Final = timedelta(days=30)
+
 COMMAND_QUEUE: Final[Mapping[str, Any]] = {
     "requires_session": True,
     "dead_lettering_on_message_expiration": True,
@@ -36,9 +41,13 @@ COMMAND_QUEUE: Final[Mapping[str, Any]] = {
 }
 """How a command queue is made, by the names of the management client. deploy/bicep makes the same."""
 
+REPLY_TOPIC: Final[Mapping[str, Any]] = {**_DUPLICATES, **_KEPT}
+"""How a reply topic is made."""
+
 REPLY_QUEUE: Final[Mapping[str, Any]] = {
     "requires_session": True,
     **_DUPLICATES,
+    **_KEPT,
     "lock_duration": _LOCK_DURATION,
     "max_delivery_count": _DELIVERIES_MAX,
 }
@@ -116,18 +125,18 @@ async def _reply_queue(admin: ServiceBusAdministrationClient, name: str, *, make
         return [_not_there(resource, state)]
     if not queue.requires_session:
         return [_without_sessions(resource, "reply_queue")]
-    return [_judged_duplicates(resource, state, detects=bool(queue.requires_duplicate_detection))]
+    return [_judged_replies(resource, state, queue)]
 
 
 async def _reply_topic(admin: ServiceBusAdministrationClient, name: str, *, make: bool) -> list[Finding]:
     resource = f"Service Bus topic {name}"
-    create = partial(admin.create_topic, name, **_DUPLICATES)
+    create = partial(admin.create_topic, name, **REPLY_TOPIC)
     state, topic = await _found_or_made(partial(admin.get_topic, name), create, make=make)
     if topic is None:
         return [_not_there(resource, state)]
     if state is State.MADE:
         return [Finding(resource, state, "add a subscription for each consumer: without any, replies are lost")]
-    return [_judged_duplicates(resource, state, detects=bool(topic.requires_duplicate_detection))]
+    return [_judged_replies(resource, state, topic)]
 
 
 async def _allowed_entity(admin: ServiceBusAdministrationClient, name: str) -> list[Finding]:
@@ -185,8 +194,18 @@ def _without_sessions(resource: str, setting: str) -> Finding:
     return Finding(resource, State.WRONG, note)
 
 
-def _judged_duplicates(resource: str, state: State, *, detects: bool) -> Finding:
-    if detects:
-        return Finding(resource, state)
-    note = "detects no duplicates, so a reply may arrive twice; it cannot be turned on later, only for a new one"
-    return Finding(resource, State.ADVICE, note)
+def _judged_replies(resource: str, state: State, entity: Any) -> Finding:
+    wishes = reply_wishes(entity)
+    return Finding(resource, State.ADVICE, "; ".join(wishes)) if wishes else Finding(resource, state)
+
+
+def reply_wishes(entity: Any) -> list[str]:
+    """What could be better about a queue or a topic for replies, by its properties."""
+    wishes = []
+    if not entity.requires_duplicate_detection:
+        wishes.append("detects no duplicates, so a reply may arrive twice; it can be turned on for a new one only")
+    kept = entity.default_message_time_to_live
+    if kept is None or kept > _KEPT_MAX:
+        told = "keeps replies that nobody reads until it is full, and then no worker can reply"
+        wishes.append(f"{told}; set its default time to live to a day")
+    return wishes
