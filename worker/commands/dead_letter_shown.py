@@ -16,6 +16,8 @@ from worker.deadletters.sweep import Kept, Named
 Action = Literal["resubmit", "purge"]
 
 _BODY_SHOWN_MAX: Final = 4000
+_NAME_WIDTH_MAX: Final = 20
+"""Longer ones are folded: a session and a message id may have 128 characters."""
 
 
 class LetterShown(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -120,16 +122,17 @@ def letter_shown(letter: Letter) -> LetterShown:
 
 
 def letters_table(letters: Sequence[LetterShown], title: str) -> Table:
-    """One letter a line."""
+    """One letter a line, with most of the room for the reason."""
     table = Table(title=Text(title), title_justify="left")
-    table.add_column("number", justify="right")
-    for name in ("session", "message id", "enqueued", "reason", "description"):
-        table.add_column(name, overflow="fold")
-    table.add_column("resubmitted", justify="right")
+    table.add_column("number", justify="right", no_wrap=True)
+    for name in ("session", "message id"):
+        table.add_column(name, overflow="fold", max_width=_NAME_WIDTH_MAX)
+    table.add_column("enqueued", no_wrap=True)
+    table.add_column("reason", overflow="fold")
     for one in letters:
-        enqueued = (one.enqueued_at or "")[:19]
-        cells = (*_names(one), enqueued, one.reason or "", one.description or "", str(one.resubmitted or ""))
-        table.add_row(*map(Text, cells))
+        reason = ": ".join(text for text in (one.reason, one.description) if text)
+        again = f" (resubmitted: {one.resubmitted})" if one.resubmitted else ""
+        table.add_row(*map(Text, (*_names(one), (one.enqueued_at or "")[:19], f"{reason}{again}")))
     return table
 
 
