@@ -36,6 +36,9 @@ TRANSFER_S: Final = 30.0
 BUFFERED_BYTES: Final = 64 * 1024
 """Answers up to this size are left to the socket's buffers; larger ones are sent under a time-out."""
 
+RECEIVING_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Bodies that are on their way at one time, of all connections together."""
+
 LATE_REQUESTS_MAX: Final = 1000
 """Requests that may wait to be applied late at one time; further ones are applied at once."""
 
@@ -68,6 +71,7 @@ class CosmosServer:
         connections_max: int = CONNECTIONS_MAX,
         transfer_s: float = TRANSFER_S,
         idle_s: float = IDLE_S,
+        receiving_bytes_max: int = RECEIVING_BYTES_MAX,
         authority: TokenAuthority | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
@@ -83,6 +87,8 @@ class CosmosServer:
         self._listener = Listener()
         self._port = 0
         self._late: set[asyncio.TimerHandle] = set()
+        self._receiving_bytes_max = receiving_bytes_max
+        self._receiving_bytes = 0
 
     @property
     def endpoint(self) -> str:
@@ -181,12 +187,18 @@ class CosmosServer:
         """The whole body.
 
         Raises:
-            CosmosError: 413 where it is too large, 408 where it takes too long, 400 where it breaks off.
+            CosmosError: 413 where it is too large, 408 where it takes too long, 400 where it breaks off, 503 where too
+                much is on its way already.
         """
         if not http.body_exists:
             return b""
         if http.headers.get("content-encoding", "identity").lower() != "identity":
             raise CosmosError(415, "Content-Encoding is not supported.")
+        announced = http.content_length
+        size_bytes = REQUEST_BYTES_MAX if announced is None else min(announced, REQUEST_BYTES_MAX)
+        if self._receiving_bytes + size_bytes > self._receiving_bytes_max:
+            raise CosmosError(503, "The service is currently unavailable: too many request bodies are on their way.")
+        self._receiving_bytes += size_bytes
         try:
             async with asyncio.timeout(self._transfer_s):
                 if http.headers.get("expect", "").lower() == "100-continue":
@@ -199,6 +211,8 @@ class CosmosServer:
             raise CosmosError(408, "The request body took too long to arrive.") from error
         except (web.RequestPayloadError, ConnectionError, ValueError) as error:
             raise CosmosError(400, "The request body broke off.") from error
+        finally:
+            self._receiving_bytes -= size_bytes
 
     def _apply(self, method: str, request: Request, effect: Effect) -> Reply:
         """Check the signature and let the engine answer; a bug becomes a 500 that names it in the log only."""

@@ -531,6 +531,25 @@ async def test_ten_thousand_wrong_requests_end_in_answers_and_never_in_a_500() -
 
 
 @pytest.mark.slow
+async def test_bodies_on_their_way_are_bounded_over_all_connections() -> None:
+    server = make_server(receiving_bytes_max=3_000_000)
+    fill(server)
+    await server.start()
+    half = request("POST", DOCS, {})[: -len(HEAD_END)].replace(b"Content-Length: 0", b"Content-Length: 2000000")
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+    writer.write(half + HEAD_END + b"x" * 100_000)
+    await wait_until(lambda: server._receiving_bytes == 2_000_000, "the first body is on its way")
+    answer = await exchange(port_of(server), half + HEAD_END)
+    assert_error(answer, 503)
+    assert "too many request bodies" in answer.json()["message"]
+    assert_error(await call(server, "GET", f"{DOCS}/a", link=f"{LINK}/docs/a", **KEY), 404)
+    writer.close()
+    await wait_until(lambda: server._receiving_bytes == 0, "the place is free again")
+    assert (await create(server, b'{"id":"a","pk":"p"}')).status == 201
+    del reader
+    await server.stop()
+
+
 async def test_refused_requests_leave_no_memory_behind(server: CosmosServer) -> None:
     body = b'{"id":"a","pk":"other","d":"' + b"x" * 20_000 + b'"}'
 

@@ -481,6 +481,34 @@ def test_replies_wait_for_the_credit_of_the_client() -> None:
     assert [reply.descriptor for reply in host.replies()] == [p.TRANSFER] * 2
 
 
+def test_replies_wait_for_the_window_of_the_client_and_not_without_bound() -> None:
+    """A client that gives credit and no room in its window must not fill the server's memory with replies."""
+    host = opened()
+    host.limits = Limits(message_bytes_max=1_100_000)
+    large = raw_message(b"x" * 1_000_000)
+    host.engine.send("q", [read_message(large)])
+    host.connection.receive(attach(0, "q/$management", receives=True) + attach(1, "q/$management", receives=False))
+    shut = (UInt(0x40000000), UInt(0), UInt(0), UInt(9), UInt(0), UInt(0), UInt(100_000))
+    host.connection.receive(frame(0, out.described(p.FLOW, shut)))
+    host.replies()
+    asked = {"from-sequence-number": 1, "message-count": 1}
+    for number in range(3):
+        host.connection.receive(request(number, "com.microsoft:peek-message", asked))
+    assert [reply.descriptor for reply in host.replies()] == [p.DISPOSITION] * 3
+    open_again = (UInt(0x40000000), UInt(100_000), UInt(0), UInt(9), UInt(0), UInt(0), UInt(100_000))
+    host.connection.receive(frame(0, out.described(p.FLOW, open_again)))
+    assert bytes(host.out).count(large[-1_000:]) >= 3
+    host.out.clear()
+    host.connection.receive(frame(0, out.described(p.FLOW, shut)))
+    number = 3
+    while host.finished is None and number < 100:
+        host.connection.receive(request(number, "com.microsoft:peek-message", asked))
+        number += 1
+    assert host.finished is True
+    assert number < 30
+    assert host.replies()[-1].value[0].value[0] == "amqp:resource-limit-exceeded"
+
+
 @pytest.mark.parametrize(
     ("operation", "body"),
     [

@@ -30,16 +30,28 @@ if TYPE_CHECKING:
     from emulator.servicebus.front.channel import Channel
 
 REPLIES_WAITING_MAX = 1_024
+REPLIES_WAITING_BYTES_MAX = 16 * 1024 * 1024
 
 
 class ReplyLink(OutboundLink):
-    """Where a client gets its replies. Honours its credit: replies wait until it lets them through."""
+    """Where a client gets its replies. They wait until its credit and its session's window let them through."""
 
     def __init__(self, channel: "Channel", attach: p.Attach, source: Raw, target: Raw, path: str) -> None:
         super().__init__(channel, attach, source, target)
         self.node = path.casefold()
         self._credit = 0
         self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+
+    def channel_changed(self) -> None:
+        """The client takes in more."""
+        self._send_waiting()
+
+    def close(self) -> None:
+        """The client is gone, and waits for nothing any more."""
+        super().close()
+        self._waiting.clear()
+        self._waiting_bytes = 0
 
     def on_flow(self, flow: p.Flow) -> None:
         """The client lets replies through."""
@@ -51,18 +63,21 @@ class ReplyLink(OutboundLink):
 
     def reply(self, payload: bytes) -> None:
         """Send a reply, now or when there is credit."""
-        if len(self._waiting) >= REPLIES_WAITING_MAX:
-            error = AmqpError("amqp:resource-limit-exceeded", "Too many replies wait for credit.")
+        if len(self._waiting) >= REPLIES_WAITING_MAX or self._waiting_bytes > REPLIES_WAITING_BYTES_MAX:
+            error = AmqpError("amqp:resource-limit-exceeded", "Too many replies wait to be let through.")
             self.channel.connection.fail(error)
             return
         self._waiting.append(payload)
+        self._waiting_bytes += len(payload)
         self._send_waiting()
 
     def _send_waiting(self) -> None:
-        while self._waiting and self._credit > 0:
+        while self._waiting and self._credit > 0 and not self.channel.is_blocked:
             self._credit -= 1
+            payload = self._waiting.popleft()
+            self._waiting_bytes -= len(payload)
             token = self.channel.connection.host.engine.context.new_token()
-            self.transmit(token, self._waiting.popleft(), settled=True)
+            self.transmit(token, payload, settled=True)
 
 
 class Request(NamedTuple):
