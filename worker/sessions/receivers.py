@@ -10,11 +10,6 @@ from typing import Any, Final
 from azure.servicebus.aio import ServiceBusReceiver
 from azure.servicebus.exceptions import ServiceBusConnectionError
 
-_SHORT_TURN_S: Final = 0.01
-_LONG_TURN_S: Final = 0.25
-"""How long the client listens before it lets others at the connection: reads and writes share one lock. The default,
-0.1 s, holds settling up; each turn costs 0.15 ms of processor time, which idle sessions add up to much of a core."""
-
 _OPENING_STEPS_MAX: Final = 40
 """Opening a session takes about nine; what takes more is waiting for one, and then a pause costs nothing."""
 
@@ -94,13 +89,12 @@ def open_once(receiver: ServiceBusReceiver) -> None:
     receiver._settle_message_via_mgmt_link = lost  # type: ignore[method-assign]  # noqa: SLF001 - as explained
 
 
-def listen_in_turns(receiver: ServiceBusReceiver, *, writes_soon: bool) -> None:
-    """From now on, let writes at the connection of an open session: often where one may come any moment, else seldom.
+def listen_in_turns(receiver: ServiceBusReceiver, turn_s: float) -> None:
+    """From now on, listen for so long at a time at the connection of an open session: reads and writes share one lock.
 
     Not before it is open: an acceptor that waits would listen a hundred times a second for nothing. The client has one
     setting for both, so its two copies are changed here. Does nothing once the connection is lost.
     """
-    turn_s = _SHORT_TURN_S if writes_soon else _LONG_TURN_S
     handler: Any = receiver._handler  # noqa: SLF001 - as explained
     if handler is None or handler._connection is None:  # noqa: SLF001 - as explained
         return

@@ -57,6 +57,10 @@ _TURN_S: Final = 0.25
 """One call of `receive_messages` on an idle session. A message that some other reading has put into the client's buffer
 between two calls is given out at the end of the call only."""
 
+_LISTEN_S: Final = 0.01
+"""How long the client listens before it lets others write, while they have to. Its default, 0.1 s, holds settling up;
+each time costs 0.15 ms of processor time, which idle sessions add up to much of a core."""
+
 _REQUEST_TIMEOUT_S: Final = 10.0
 _CLOSE_TIMEOUT_S: Final = 5.0
 _RENEWAL_RETRY_S: Final = 1.0
@@ -183,8 +187,8 @@ class ServiceBusSession:
         """At most `count_max`; once one is there, for `more_s` longer, but never beyond `wait_s`."""
 
         async def receive() -> list[ServiceBusReceivedMessage]:
-            # Settling must not wait for a read; with nothing to settle, a read may last.
-            listen_in_turns(self._receiver, writes_soon=self._unsettled > 0 or more_s > 0)
+            # Settling must not wait for a read, nor the end of `more_s`; with nothing to settle, a read may last.
+            listen_in_turns(self._receiver, _LISTEN_S if self._unsettled or more_s else wait_s)
             # There is no option for it, and left to itself the client waits for 0.2 s.
             self._receiver._further_pull_receive_timeout = more_s  # noqa: SLF001 - as explained
             return await self._receiver.receive_messages(max_message_count=count_max, max_wait_time=wait_s)
