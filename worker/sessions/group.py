@@ -1,6 +1,5 @@
 """One group of deliveries from intake to settlement: commit, reply, complete, in this order."""
 
-import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
@@ -9,17 +8,16 @@ import anyio
 import msgspec
 import structlog
 
-from schemas.codec import encode_reply
 from schemas.guards import Guards
-from schemas.keys import BrookKey, reply_message_id
+from schemas.keys import BrookKey
 from schemas.problems import Problem
 from schemas.replies import ConcurrencyConflict, Rejected, RejectionCode, Reply, rejected
-from schemas.types import CommandId
 from worker.claims.resolve import Claims, ReadBlob
 from worker.handlers.append import AppendHandler, GroupResult
 from worker.handlers.brook import BatchFacts, BrookState
 from worker.protocol.verdicts import AlreadyAppended, reply_to
 from worker.protocol.withheld import WITHHELD
+from worker.sessions.answers import Properties, dead_letter, outgoing, reply_session
 from worker.sessions.base import (
     Abandon,
     CommandSession,
@@ -32,13 +30,11 @@ from worker.sessions.base import (
 )
 from worker.sessions.brooks import Brooks
 from worker.sessions.causes import cause_of
-from worker.sessions.intake import Claimed, Intake, Taken, TurnedAway, asked_reply_session, reply_content_type
+from worker.sessions.intake import Claimed, Intake, Taken, TurnedAway
 from worker.sessions.outcomes import Finishing, Told, abandoned, deciding, tell_group, told, traced
 from worker.storage.base import ContradictionError, StoreUnavailableError
 
 log = structlog.get_logger()
-
-Properties = dict[str, str | int | float]
 
 TOGETHER_BYTES_MAX: Final = 16_000_000
 """Once the commands that are decided together take so much in memory, the rest of the group waits its turn."""
@@ -229,8 +225,7 @@ class GroupProcessor:
     def _contradiction(self, one: Taken, error: ContradictionError) -> Decided:
         problem = Problem("brook", error.reason, error.remedy)
         reply = rejected(one.command.command_id, RejectionCode.CONTRADICTION, problem)
-        settlement = DeadLetter(RejectionCode.CONTRADICTION, str(problem)[:1024])
-        return self._replied(one.delivery, settlement, reply, {})
+        return self._replied(one.delivery, dead_letter(RejectionCode.CONTRADICTION, problem), reply, {})
 
     def _replied(
         self,
@@ -245,31 +240,12 @@ class GroupProcessor:
         trace, context = traced(delivery)
         if context:
             properties = {**properties, **context}
-        outgoing = self._outgoing(delivery, reply, properties) if _reply_session(delivery) else None
+        message = None
+        if reply_session(delivery):
+            message = outgoing(delivery, reply, self._intake.reply_address(delivery), properties)
         is_conflict = isinstance(reply, ConcurrencyConflict) or (isinstance(reply, Rejected) and reply.code in WITHHELD)
         about = told(delivery, reply, settlement, trace, before=before)
-        return Decided(delivery=delivery, settlement=settlement, reply=outgoing, is_conflict=is_conflict, told=about)
-
-    def _outgoing(self, delivery: Delivery, reply: Reply, properties: Properties) -> OutgoingReply:
-        """The reply as a message. Its id is fixed by the command's, so that the broker can drop a repetition."""
-        content_type = reply_content_type(delivery)
-        body = encode_reply(reply, content_type)
-        rejection = body if isinstance(reply, Rejected) else None
-        known = reply.command_id or delivery.message_id or hashlib.sha256(delivery.body or b"").hexdigest()
-        return OutgoingReply(
-            address=self._intake.reply_address(delivery),
-            body=body,
-            content_type=content_type,
-            message_id=reply_message_id(CommandId(known), asked_reply_session(delivery), rejection=rejection),
-            correlation_id=delivery.message_id or known,
-            session_id=_reply_session(delivery),
-            properties={"deliveryCount": delivery.delivery_count, **properties},
-        )
-
-
-def _reply_session(delivery: Delivery) -> str:
-    """The sender's reply session, else the brook's; empty where neither is known and no reply can be routed."""
-    return asked_reply_session(delivery) or delivery.session_id or ""
+        return Decided(delivery=delivery, settlement=settlement, reply=message, is_conflict=is_conflict, told=about)
 
 
 async def _bounded(tasks: Sequence[Callable[[], Awaitable[None]]], concurrency_max: int) -> None:

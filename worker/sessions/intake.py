@@ -1,11 +1,11 @@
 """From a delivery to a command ready for planning, or to the reason why it never will be."""
 
 from datetime import UTC, datetime
+from typing import Final
 
 import msgspec
 
-from schemas import ids
-from schemas.codec import JSON, CommandDecodeError, canonical_content_type, decode_message
+from schemas.codec import CommandDecodeError, decode_message
 from schemas.commands import AppendCommand, ClaimedCommand, Command
 from schemas.guards import Guards, check_command, count_values
 from schemas.keys import BrookKey, session_id_for
@@ -13,14 +13,13 @@ from schemas.problems import Problem
 from schemas.replies import Rejected, RejectionCode, rejected
 from schemas.types import MESSAGE_ID_LENGTH_MAX, CommandId
 from worker.protocol.prepare import PreparedCommand, prepare
-from worker.sessions.base import Complete, DeadLetter, Delivery, Settlement
+from worker.sessions.answers import asked_reply_session, dead_letter
+from worker.sessions.base import Complete, Delivery, Settlement
 
-_DESCRIPTION_LENGTH_MAX = 1024
-
-_VALUE_BYTES = 120
+_VALUE_BYTES: Final = 120
 """What a small value takes in memory, be it a single byte in the message."""
 
-_EVENT_VALUES = 4
+_EVENT_VALUES: Final = 4
 """What an event takes besides its data and metadata, in such values."""
 
 
@@ -146,17 +145,6 @@ class Intake:
         return asked if asked and asked.isascii() and asked.lower() in self._reply_addresses else None
 
 
-def asked_reply_session(delivery: Delivery) -> str | None:
-    """The reply session that the sender asked for, if a message can have it: no broker looks at it before we do."""
-    asked = delivery.reply_to_session_id
-    return asked if asked and ids.fits(asked) else None
-
-
-def reply_content_type(delivery: Delivery) -> str:
-    """The command's content type where we write it, else JSON."""
-    return canonical_content_type(delivery.content_type) or JSON
-
-
 def _time_of(delivery: Delivery) -> str:
     """When the broker took the message: the same on each delivery, unlike the time of processing."""
     at = delivery.enqueued_at or datetime.now(UTC)
@@ -169,5 +157,5 @@ def _dead_lettered(
     return TurnedAway(
         delivery=delivery,
         reply=rejected(command_id, code, problem),
-        settlement=DeadLetter(code, str(problem)[:_DESCRIPTION_LENGTH_MAX]),
+        settlement=dead_letter(code, problem),
     )
