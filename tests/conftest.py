@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import structlog
 
+from tests.support.azurite import azurite
 from tests.support.logs_restored import logs_restored
 from tests.support.quick_closing import close_at_once
 from tests.support.stacks.choose import STACKS, Choice, StackError, choose
@@ -61,6 +62,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def chosen_stack(pytestconfig: pytest.Config) -> Choice:
     """The stack that `--stack` or the machine decides on."""
     return pytestconfig.stash[STACK]
+
+
+@pytest.fixture(scope="session")
+def azurite_connection_string() -> Iterator[str]:
+    """One Azurite for all suites that ask it, each under names of its own: starting it takes seconds."""
+    with azurite() as connection_string:
+        yield connection_string
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,7 +4,7 @@ import contextlib
 import gzip
 import itertools
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Protocol
 
 import anyio
@@ -13,7 +13,6 @@ from anyio.abc import SocketAttribute, SocketStream
 from azure.storage.blob import ContentSettings
 from azure.storage.blob.aio import BlobServiceClient
 
-from tests.support.azurite import azurite
 from tests.support.leases import BlobBackend, embedded, proxied, settings
 from worker.claims.base import (
     PIECE_BYTES_MAX,
@@ -96,12 +95,6 @@ async def on_blob(backend: BlobBackend) -> AsyncIterator[Blob]:
         if not await container.exists():
             await container.create_container()
         yield Blob(backend, BlobClaimStore(client, CONTAINER), service)
-
-
-@pytest.fixture(scope="module")
-def azurite_connection_string() -> Iterator[str]:
-    with azurite() as connection_string:
-        yield connection_string
 
 
 @pytest.fixture(params=["memory", "embedded", "azurite"])

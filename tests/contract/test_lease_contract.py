@@ -1,13 +1,12 @@
 """What every lease service must do, in memory, on the embedded Blob service and on Azurite."""
 
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from functools import partial
 
 import anyio
 import pytest
 
-from tests.support.azurite import azurite
 from tests.support.leases import DURATION_S, Backend, MemoryBackend, embedded, proxied
 from tests.support.waiting import wait_until
 from worker.locking.base import Lease, LeaseLostError, LeaseTimeoutError, LeaseUnavailableError
@@ -16,12 +15,6 @@ from worker.locking.keeper import keep_renewed
 pytestmark = pytest.mark.anyio
 
 _numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def azurite_connection_string() -> Iterator[str]:
-    with azurite() as connection_string:
-        yield connection_string
 
 
 @pytest.fixture(params=["memory", "embedded", "azurite"])

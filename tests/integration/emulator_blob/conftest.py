@@ -1,7 +1,7 @@
 """One suite of Blob Storage behaviour, through the unmodified SDK, on the embedded service and on Azurite."""
 
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 from azure.storage.blob.aio import BlobClient, BlobServiceClient, ContainerClient
@@ -10,14 +10,7 @@ from emulator.blob import BlobServer
 from emulator.clock import SystemClock
 from emulator.faults import Faults
 from emulator.journal import MemoryJournal
-from tests.support.azurite import azurite
 from tests.support.blob import MIB, Backend
-
-
-@pytest.fixture(scope="session")
-def azurite_connection() -> Iterator[str]:
-    with azurite() as connection_string:
-        yield connection_string
 
 
 @pytest.fixture(params=["embedded", "azurite"])
@@ -28,7 +21,7 @@ async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
         await server.start()
         connection_string = server.connection_string
     else:
-        connection_string = request.getfixturevalue("azurite_connection")
+        connection_string = request.getfixturevalue("azurite_connection_string")
     async with BlobServiceClient.from_connection_string(
         connection_string, max_single_put_size=MIB, max_block_size=MIB, retry_total=0
     ) as service:

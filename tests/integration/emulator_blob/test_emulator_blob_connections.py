@@ -9,21 +9,9 @@ from emulator.blob import BlobServer
 from emulator.clock import SystemClock
 from emulator.faults import Faults
 from emulator.journal import MemoryJournal
+from tests.support.event_loops import on_both_event_loops
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(
-    scope="module",
-    params=[("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})],
-    ids=["asyncio", "uvloop"],
-)
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
-    """On both event loops: how a connection ends differs between them."""
-    backend: tuple[str, dict[str, bool]] = request.param
-    if backend[1]["use_uvloop"]:
-        pytest.importorskip("uvloop")
-    return backend
+pytestmark = [pytest.mark.anyio, on_both_event_loops]
 
 
 WAIT_S = 10
