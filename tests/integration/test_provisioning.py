@@ -369,6 +369,7 @@ async def test_the_command_prints_a_row_for_each_resource_even_when_something_is
     assert "missing" in missing
     assert "run `brook-worker provision`" in missing
     assert "missing" not in made
+    assert "400 RU/s" in made
     assert "made" in made
 
 

@@ -23,6 +23,7 @@ _INDEXING: Final[dict[str, Any]] = {
     "includedPaths": [{"path": path} for path in INDEXED_PATHS],
     "excludedPaths": [{"path": "/*"}],
 }
+_THROUGHPUT: Final = "with the account's default throughput, 400 RU/s unless it is serverless: set what you need"
 _RUN: Final = "run `brook-worker provision`"
 _FORBIDDEN: Final = 403
 _PARTITION_KEY_VERSION: Final = 2
@@ -110,7 +111,7 @@ async def container_findings(database: DatabaseProxy, settings: Settings, *, mak
         state = await _make_container(database, name)
         properties = await container.read()
     problems = [Finding(resource, problem, note) for problem, note in container_problems(properties)]
-    return problems or [Finding(resource, state)]
+    return problems or [Finding(resource, state, _THROUGHPUT if state is State.MADE else "")]
 
 
 def _remedy(settings: Settings) -> str:
