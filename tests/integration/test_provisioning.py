@@ -23,6 +23,7 @@ from worker.clients import blob_service_client, cosmos_client, servicebus_client
 from worker.commands.provision import provision_and_tell
 from worker.errors import StartError
 from worker.provisioning import Finding, ProvisioningError, State, check_leases, check_store, provision
+from worker.provisioning import servicebus as provisioning_servicebus
 from worker.provisioning.cosmos import INDEXED_PATHS, container_problems, container_properties
 from worker.provisioning.servicebus import managed_or_opened
 from worker.redaction import Secret
@@ -426,6 +427,27 @@ async def test_a_queue_that_another_makes_first_is_judged_too(settings: Settings
     async with management.running() as admin:
         commands, _ = await managed_or_opened(admin, settings, make=True)
     assert commands.state is State.WRONG
+
+
+@pytest.mark.parametrize(("looks", "state"), [(2, State.FOUND), (1_000, State.MISSING)])
+async def test_a_queue_that_another_is_making_at_this_moment_is_waited_for(
+    settings: Settings, management: ManagementServer, monkeypatch: pytest.MonkeyPatch, looks: int, state: State
+) -> None:
+    monkeypatch.setattr(provisioning_servicebus, "_BEING_MADE_S", (0.0, 0.01, 0.01, 0.01))
+    management.has(
+        QueueConfig(
+            name="brook-replies", requires_session=True, requires_duplicate_detection=True, default_message_ttl_s=60
+        )
+    )
+    management.being_made = [
+        QueueConfig(name="brook-commands", requires_session=True, dead_lettering_on_message_expiration=True)
+    ]
+    management.looks_until_made = looks
+    async with management.running() as admin:
+        commands, _ = await managed_or_opened(admin, settings, make=True)
+    assert commands.state is state
+    assert (commands.note == "") is (state is State.FOUND)
+    assert management.puts == ["brook-commands"]
 
 
 async def test_a_topic_where_the_queue_should_be_stops(settings: Settings, management: ManagementServer) -> None:

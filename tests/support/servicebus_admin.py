@@ -35,6 +35,9 @@ class ManagementServer:
         self.refusal: int | None = None
         self.made_meanwhile: list[QueueConfig] = []
         """Queues that another makes between our looking for them and our making them."""
+        self.being_made: list[QueueConfig] = []
+        """Queues that another is making: ours are refused, and these are there after `looks_until_made` looks."""
+        self.looks_until_made = 0
 
     def has(self, *entities: QueueConfig | TopicConfig) -> None:
         """Make entities past the interface; one that is there is replaced."""
@@ -73,4 +76,9 @@ class ManagementServer:
         if request.method == "PUT":
             self.puts.append(request.path.strip("/"))
             self.has(*self.made_meanwhile)
+            if self.being_made:
+                return web.Response(status=409, text=_ERROR.format(status=409), content_type="application/xml")
+        elif self.puts and self.being_made:
+            self.looks_until_made -= 1
+            self.has(*(self.being_made if self.looks_until_made < 0 else ()))
         return await handler(request)

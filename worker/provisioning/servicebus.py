@@ -6,6 +6,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
 
+import anyio
 import structlog
 from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
 from azure.servicebus.aio.management import ServiceBusAdministrationClient
@@ -22,6 +23,9 @@ _PropertiesT = TypeVar("_PropertiesT")
 
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
+_BEING_MADE_S: Final = (0.0, 0.5, 1.0, 2.0)
+"""Pauses before looking again: another worker has made it, or is making it, and then the service shows nothing yet."""
+
 _LOCK_DURATION: Final = timedelta(minutes=1)
 _DELIVERIES_MAX: Final = 10
 _DUPLICATES: Final[Mapping[str, Any]] = {
@@ -163,7 +167,11 @@ async def _found_or_made(
         except HttpResponseError as error:
             if error.status_code != _CONFLICT:
                 raise
-            return State.FOUND, await found(get)  # another worker made it first
+        for pause_s in _BEING_MADE_S:
+            await anyio.sleep(pause_s)
+            if (properties := await found(get)) is not None:
+                return State.FOUND, properties
+        return State.MISSING, None
     except _OtherKindError:
         return State.WRONG, None
 
