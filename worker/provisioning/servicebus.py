@@ -167,13 +167,18 @@ async def _found_or_made(
         except HttpResponseError as error:
             if error.status_code != _CONFLICT:
                 raise
-        for pause_s in _BEING_MADE_S:
-            await anyio.sleep(pause_s)
-            if (properties := await found(get)) is not None:
-                return State.FOUND, properties
-        return State.MISSING, None
+        properties = await _made_by_another(get)
     except _OtherKindError:
         return State.WRONG, None
+    return (State.MISSING if properties is None else State.FOUND), properties
+
+
+async def _made_by_another(get: Callable[[], Awaitable[_PropertiesT]]) -> _PropertiesT | None:
+    for pause_s in _BEING_MADE_S:
+        await anyio.sleep(pause_s)
+        if (properties := await found(get)) is not None:
+            return properties
+    return None
 
 
 async def found(get: Callable[[], Awaitable[_PropertiesT]]) -> _PropertiesT | None:
