@@ -18,6 +18,9 @@ string connectionString = Environment.GetEnvironmentVariable("BROOK_WORKER_SERVI
     ?? throw new InvalidOperationException("set BROOK_WORKER_SERVICEBUS_CONNECTION_STRING");
 string commandQueue = Environment.GetEnvironmentVariable("BROOK_WORKER_COMMAND_QUEUE") ?? "brook-commands";
 string replyQueue = Environment.GetEnvironmentVariable("BROOK_WORKER_REPLY_QUEUE") ?? "brook-replies";
+ulong? buckets = ulong.TryParse(Environment.GetEnvironmentVariable("BROOK_WORKER_SESSION_BUCKETS"), out ulong number)
+    ? number
+    : null;
 string replySession = $"client-{Guid.NewGuid()}";
 string entityId = args.Length > 0 ? args[0] : Guid.NewGuid().ToString();
 
@@ -61,7 +64,7 @@ ServiceBusMessage MessageFor(AppendCommand each) => new(JsonSerializer.Serialize
 {
     ContentType = "application/json",
     MessageId = each.CommandId,
-    SessionId = Sessions.IdFor(each.Brook),
+    SessionId = Sessions.IdFor(each.Brook, buckets),
     CorrelationId = each.CorrelationId,
     ReplyTo = replyQueue,
     ReplyToSessionId = replySession,

@@ -7,6 +7,10 @@ import { BrookProducer } from "./producer.mjs";
 
 const env = process.env;
 const [entityId = randomUUID(), count = "5"] = process.argv.slice(2);
+if (!/^\d+$/.test(count)) {
+  console.error(`error: ${count} is no number; use: node append.mjs [ENTITY_ID] [COUNT]`);
+  process.exit(2);
+}
 const brook = { name: "basket", entityId };
 
 function command(number) {
@@ -25,6 +29,10 @@ function command(number) {
   };
 }
 
+if (!env.BROOK_WORKER_SERVICEBUS_CONNECTION_STRING) {
+  console.error("error: set BROOK_WORKER_SERVICEBUS_CONNECTION_STRING, as README.md says under 'Programs in other languages'");
+  process.exit(1);
+}
 const client = new ServiceBusClient(env.BROOK_WORKER_SERVICEBUS_CONNECTION_STRING);
 const producer = new BrookProducer(client, {
   commandQueue: env.BROOK_WORKER_COMMAND_QUEUE ?? "brook-commands",

@@ -2,6 +2,10 @@
 import { readFileSync } from "node:fs";
 import { sessionIdFor } from "./session-id.mjs";
 
+if (process.argv.length !== 3) {
+  console.error("use: node check-session-ids.mjs ../session-ids.json");
+  process.exit(2);
+}
 const vectors = JSON.parse(readFileSync(process.argv[2], "utf8"));
 const wrong = vectors.filter((each) => sessionIdFor(each.brook, each.buckets ?? undefined) !== each.sessionId);
 for (const each of wrong) {

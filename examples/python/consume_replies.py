@@ -29,6 +29,14 @@ PAUSE_FIRST_S = 0.5
 PAUSE_MAX_S = 30.0
 
 
+def setting(name: str, default: str | None = None) -> str:
+    """A setting of the workers, by its variable; without a default it is needed."""
+    value = os.environ.get(name, default)
+    if value is None:
+        raise SystemExit(f"error: set {name}, as README.md says under 'Programs in other languages'")
+    return value
+
+
 def deal_with(received: ReceivedReply) -> None:
     """Do what this consumer is there for: say what became of each command."""
     match received.reply:
@@ -101,7 +109,7 @@ async def main() -> None:
     consumer = Consumer(options.topic, options.subscription, options.count)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, consumer.stop)
-    await consumer.run(os.environ["BROOK_WORKER_SERVICEBUS_CONNECTION_STRING"])
+    await consumer.run(setting("BROOK_WORKER_SERVICEBUS_CONNECTION_STRING"))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,14 @@ from schemas.replies import Appended, ConcurrencyConflict, Rejected, Reply
 ATTEMPTS_MAX = 5
 
 
+def setting(name: str, default: str | None = None) -> str:
+    """A setting of the workers, by its variable; without a default it is needed."""
+    value = os.environ.get(name, default)
+    if value is None:
+        raise SystemExit(f"error: set {name}, as README.md says under 'Programs in other languages'")
+    return value
+
+
 def event(event_type: str, **data: object) -> NewEvent:
     """Make an event of our own kind, with JSON as its data."""
     return NewEvent(
@@ -70,11 +78,12 @@ async def deposit(client: BrookClient, brook: str, amount: int) -> int:
 async def main() -> None:
     """Two deposits at the same time, into one account: one of them finds it open."""
     brook = f"account|{sys.argv[1] if len(sys.argv) > 1 else uuid.uuid4()}"
-    connect = with_connection_string(os.environ["BROOK_WORKER_SERVICEBUS_CONNECTION_STRING"])
+    connect = with_connection_string(setting("BROOK_WORKER_SERVICEBUS_CONNECTION_STRING"))
     async with BrookClient(
         connect,
-        command_queue=os.environ.get("BROOK_WORKER_COMMAND_QUEUE", "brook-commands"),
-        reply_queue=os.environ.get("BROOK_WORKER_REPLY_QUEUE", "brook-replies"),
+        command_queue=setting("BROOK_WORKER_COMMAND_QUEUE", "brook-commands"),
+        reply_queue=setting("BROOK_WORKER_REPLY_QUEUE", "brook-replies"),
+        session_buckets=int(setting("BROOK_WORKER_SESSION_BUCKETS", "") or 0) or None,
     ) as client:
         positions = await asyncio.gather(deposit(client, brook, 100), deposit(client, brook, 20))
     for position in positions:

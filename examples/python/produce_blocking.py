@@ -5,6 +5,7 @@
 Needs BROOK_WORKER_SERVICEBUS_CONNECTION_STRING, and a worker that runs.
 """
 
+import argparse
 import json
 import os
 import sys
@@ -22,6 +23,14 @@ THREADS = 8
 BROOKS = 5
 
 
+def setting(name: str, default: str | None = None) -> str:
+    """A setting of the workers, by its variable; without a default it is needed."""
+    value = os.environ.get(name, default)
+    if value is None:
+        raise SystemExit(f"error: set {name}, as README.md says under 'Programs in other languages'")
+    return value
+
+
 def reading(number: int) -> NewEvent:
     """Make the event of one measurement."""
     return NewEvent(event_id=f"reading-{number}", event_type="Measured", data=json.dumps({"value": number}).encode())
@@ -35,13 +44,16 @@ def measure(client: BrookClient, run: str, number: int) -> str:
 
 def main() -> None:
     """Append from many threads, then the same number in one call, and count what became of them."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 40
+    parser = argparse.ArgumentParser(description="Append from ordinary threads.")
+    parser.add_argument("commands", type=int, nargs="?", default=40, help="as many from threads, and in one call")
+    count = parser.parse_args().commands
     run = uuid.uuid4().hex[:8]
-    connect = with_connection_string(os.environ["BROOK_WORKER_SERVICEBUS_CONNECTION_STRING"])
+    connect = with_connection_string(setting("BROOK_WORKER_SERVICEBUS_CONNECTION_STRING"))
     with BrookClient(
         connect,
-        command_queue=os.environ.get("BROOK_WORKER_COMMAND_QUEUE", "brook-commands"),
-        reply_queue=os.environ.get("BROOK_WORKER_REPLY_QUEUE", "brook-replies"),
+        command_queue=setting("BROOK_WORKER_COMMAND_QUEUE", "brook-commands"),
+        reply_queue=setting("BROOK_WORKER_REPLY_QUEUE", "brook-replies"),
+        session_buckets=int(setting("BROOK_WORKER_SESSION_BUCKETS", "") or 0) or None,
     ) as client:
         with ThreadPoolExecutor(THREADS) as threads:
             outcomes = list(threads.map(partial(measure, client, run), range(count)))

@@ -205,17 +205,25 @@ def heads(documents: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return found
 
 
+def setting(name: str, default: str | None = None) -> str:
+    """A setting of the workers, by its variable; without a default it is needed."""
+    value = os.environ.get(name, default)
+    if value is None:
+        raise SystemExit(f"error: set {name}, as README.md says under 'Programs in other languages'")
+    return value
+
+
 async def follow(path: Path, *, once: bool) -> None:
     """Catch up, again and again, until SIGINT or SIGTERM; or `once`."""
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    endpoint, key = os.environ["BROOK_WORKER_COSMOS_ENDPOINT"], os.environ["BROOK_WORKER_COSMOS_KEY"]
+    endpoint, key = setting("BROOK_WORKER_COSMOS_ENDPOINT"), setting("BROOK_WORKER_COSMOS_KEY")
     pause_s = POLL_S
     with closing(ReadModel(path)) as model:
         async with CosmosClient(endpoint, key) as client:
-            database = client.get_database_client(os.environ.get("BROOK_WORKER_COSMOS_DATABASE", "brooks"))
-            container = database.get_container_client(os.environ.get("BROOK_WORKER_COSMOS_CONTAINER", "events"))
+            database = client.get_database_client(setting("BROOK_WORKER_COSMOS_DATABASE", "brooks"))
+            container = database.get_container_client(setting("BROOK_WORKER_COSMOS_CONTAINER", "events"))
             projection = Projection(container, CosmosBrookStore(container, RetryOptions()), model)
             while not stopping.is_set():
                 try:
@@ -247,6 +255,8 @@ def main() -> None:
     if options.command == "follow":
         asyncio.run(follow(options.file, once=options.once))
         return
+    if not options.file.exists():
+        raise SystemExit(f"error: {options.file} is not there; make it with `follow`")
     with closing(ReadModel(options.file)) as model:
         sys.stdout.write(json.dumps(model.shown(), indent=2, ensure_ascii=False) + "\n")
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -97,6 +98,37 @@ def python(name: str, *arguments: str) -> list[str]:
 
 
 # --- Python producers and consumers ---
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["produce_and_await.py"],
+        ["produce_blocking.py"],
+        ["consume_replies.py", "topic", "subscription"],
+        ["projection.py", "follow", "model.db"],
+    ],
+    ids=lambda words: words[0],
+)
+async def test_a_setting_that_is_not_there_is_one_line(words: list[str], tmp_path: Path) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    with anyio.fail_after(RUN_S):
+        done = await anyio.run_process(
+            python(*words), env=kept | {"PYTHONPATH": str(ROOT)}, cwd=tmp_path, check=False, stdin=subprocess.DEVNULL
+        )
+    assert done.returncode == 1
+    [line] = done.stderr.decode().splitlines()
+    assert re.fullmatch(r"error: set BROOK_WORKER_\w+, as README\.md says under '(.*)'", line)
+    title = line.partition("'")[2].rstrip("'")
+    assert f"## {title}\n" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_read_model_that_is_not_there_is_told_and_not_made(tmp_path: Path) -> None:
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    words = python("projection.py", "show", "model.db")
+    done = subprocess.run(words, env=environ, cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (1, b"error: model.db is not there; make it with `follow`\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_two_who_decide_on_the_same_account_are_both_right_in_the_end(place: Place) -> None:
