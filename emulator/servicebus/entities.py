@@ -10,6 +10,7 @@ import msgspec
 
 LOCK_DURATION_MAX_S = 300.0
 MAX_DELIVERY_COUNT_MAX = 2_000
+DUPLICATE_WINDOW_MIN_S = 20.0
 DUPLICATE_WINDOW_MAX_S = 7 * 86_400.0
 ENTITY_NAME_MAX = 260
 SUBSCRIPTION_NAME_MAX = 50
@@ -47,16 +48,18 @@ def _check_receiving(lock_duration_s: float, max_delivery_count: int) -> None:
         )
 
 
-def _check_sending(default_message_ttl_s: float | None, duplicate_detection_window_s: float) -> None:
+def _check_sending(
+    default_message_ttl_s: float | None, duplicate_detection_window_s: float = DUPLICATE_WINDOW_MIN_S
+) -> None:
     if default_message_ttl_s is not None and default_message_ttl_s <= 0:
         raise ValueError(
             f"a message time to live of {default_message_ttl_s:g} s is out of range; choose more than 0, or leave"
             " it out for messages that never expire"
         )
-    if not 0 < duplicate_detection_window_s <= DUPLICATE_WINDOW_MAX_S:
+    if not DUPLICATE_WINDOW_MIN_S <= duplicate_detection_window_s <= DUPLICATE_WINDOW_MAX_S:
         raise ValueError(
-            f"a duplicate detection window of {duplicate_detection_window_s:g} s is out of range; choose more"
-            " than 0 and at most 7 days (P7D)"
+            f"a duplicate detection window of {duplicate_detection_window_s:g} s is out of range; choose at least"
+            f" {DUPLICATE_WINDOW_MIN_S:g} s (PT20S) and at most 7 days (P7D)"
         )
 
 
@@ -147,7 +150,7 @@ class SubscriptionConfig(ReceivingConfig, frozen=True, kw_only=True):
         """Refuse what Azure refuses."""
         _check_name("subscription", self.name, _SUBSCRIPTION_NAME, SUBSCRIPTION_NAME_MAX)
         _check_receiving(self.lock_duration_s, self.max_delivery_count)
-        _check_sending(self.default_message_ttl_s, 1.0)
+        _check_sending(self.default_message_ttl_s)
         _check_unique("rule", (rule.name for rule in self.rules))
 
 
