@@ -5,13 +5,14 @@ import base64
 import itertools
 import json
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Any, Final
 
 import anyio
 
 from brook_client.client import BrookClient
+from brook_client.errors import ClaimUploadError, SendError
 from schemas.codec import decode_command
 from schemas.commands import AppendCommand
 from schemas.types import CommandId
@@ -31,6 +32,7 @@ LARGE_SHARE: Final = 0.06
 REPEATED_SHARE: Final = 0.05
 _REPEATED_AGE_MAX: Final = 30
 _WRONG: Final = 1_000_000
+_AGAIN_S: Final = 0.2
 
 
 def make_commands(seed: int, brook: int) -> Iterator[Json]:
@@ -93,6 +95,8 @@ class Producer:
         self._streams = {f"{NAME}|{brook}": make_commands(seed, brook) for brook in range(brooks)}
         self._unanswered: dict[str, set[CommandId]] = {brook: set() for brook in self._streams}
         self._stop = asyncio.Event()
+        self.failures: Counter[str] = Counter()
+        """How often the client told that it does not know whether commands were sent."""
         self.sent: list[Json] = []
         """In the order in which they were sent: within a brook that is the order in which they are decided."""
 
@@ -111,8 +115,19 @@ class Producer:
             if not plain:
                 await anyio.sleep(POLL_S)
                 continue
-            await self._client.send_many(list(map(as_command, plain)))
+            await self._send(list(map(as_command, plain)))
             self.sent += plain
+
+    async def _send(self, commands: list[AppendCommand]) -> None:
+        """Until the queue has them: what is not confirmed is sent again under the same ids, in the same order."""
+        while True:
+            try:
+                await self._client.send_many(commands)
+            except (SendError, ClaimUploadError) as error:
+                self.failures[type(error).__name__] += 1
+                await anyio.sleep(_AGAIN_S)
+            else:
+                return
 
     def _next(self) -> Iterator[Json]:
         """What there is room for. An answer to a command sent again may be there already: the first one counts."""
