@@ -15,6 +15,7 @@ from brook_client.client import BrookClient
 from schemas import codec
 from worker.clients import servicebus_connector
 from worker.commands import brook_cli, brooks_cli, check, dead_letter_cli, status_cli
+from worker.commands.bugs import hide_secrets_in_tracebacks
 from worker.commands.claims import claim_uploads
 from worker.commands.console import SafeConsole
 from worker.commands.failures import CommandError, reported
@@ -41,6 +42,7 @@ PortOption = Annotated[int, typer.Option(min=0, max=65_535, metavar="N", help="0
 def main() -> None:
     """Run the command line."""
     open_standard_streams()
+    hide_secrets_in_tracebacks()
     app(prog_name="brook-worker")
 
 

@@ -153,6 +153,31 @@ DEBUG: Final = {"log_level": "debug", "log_format": "json"}
 COMMANDS: Final = (("check",), ("send", "-"), ("run",))
 
 
+BUG: Final = """
+import worker.commands.check
+from worker.cli import main
+
+async def bug(settings, *_):
+    key = settings.cosmos_key.reveal()
+    raise ExceptionGroup(f"cannot sign with {key}", [ValueError(f"{settings.blob_connection_string.reveal()}")])
+
+worker.commands.check.check_and_tell = bug
+main()
+"""
+
+
+async def test_the_traceback_of_a_bug_shows_where_it_is_and_no_key() -> None:
+    done = await anyio.run_process(
+        [sys.executable, "-c", BUG, "check"], env=environment(NOWHERE), check=False, stderr=subprocess.STDOUT
+    )
+    text = done.stdout.decode()
+    assert done.returncode == 1
+    assert "ExceptionGroup: cannot sign with ***" in text
+    assert "ValueError: ***" in text
+    assert "in bug" in text
+    assert not shown_in(text)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
 async def test_no_command_shows_a_key_that_is_refused(azure: Emulator, arguments: tuple[str, ...]) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 import anyio
 import typer
 
+from worker.commands.bugs import hide_secrets_in_tracebacks
 from worker.configuration import load_settings
 from worker.logs import configure_logs
 from worker.settings import Settings
@@ -43,6 +44,7 @@ def example(*lines: str) -> str:
 def settings_of(config: Path | None) -> Settings:
     """Read the settings and send the log to stderr: stdout is for what was asked for."""
     settings = load_settings(config_file=config)
+    hide_secrets_in_tracebacks(settings.secrets())
     configure_logs(settings)
     return settings
 
