@@ -31,6 +31,7 @@ _LINES: Final[dict[tuple[Stage, Stage], tuple[Point, ...]]] = {
     (Stage.COMPLETE, Stage.SETTLED): ((716, 370), (690, 320), (620, 250), (548, 240)),
     (Stage.LEGACY, Stage.SETTLED): ((658, 140), (600, 150), (590, 196), (548, 206)),
     (Stage.LEGACY, Stage.LEGACY): ((730, 108), (720, 60), (800, 60), (790, 108)),
+    (Stage.LEGACY, Stage.STALE): ((690, 166), (690, 220)),
     (Stage.STALE, Stage.SETTLED): ((658, 240), (620, 232), (590, 226), (548, 224)),
     (Stage.STALE, Stage.STALE): ((730, 278), (720, 326), (800, 326), (790, 278)),
 }
@@ -45,11 +46,12 @@ _LABELS: Final[dict[tuple[Stage, Stage], Point]] = {
     (Stage.BEGUN, Stage.COMPLETE): (430, 490),
     (Stage.PARTIAL, Stage.PARTIAL): (426, 322),
     (Stage.PARTIAL, Stage.COMPLETE): (586, 394),
-    (Stage.COMPLETE, Stage.SETTLED): (650, 330),
+    (Stage.COMPLETE, Stage.SETTLED): (596, 268),
     (Stage.LEGACY, Stage.SETTLED): (562, 160),
-    (Stage.LEGACY, Stage.LEGACY): (720, 62),
+    (Stage.LEGACY, Stage.LEGACY): (660, 54),
+    (Stage.LEGACY, Stage.STALE): (698, 200),
     (Stage.STALE, Stage.SETTLED): (588, 222),
-    (Stage.STALE, Stage.STALE): (720, 336),
+    (Stage.STALE, Stage.STALE): (636, 334),
 }
 
 

@@ -77,6 +77,11 @@ TRANSITIONS: Final = frozenset(
         Transition(Stage.LEGACY, Write.COMMIT, Stage.SETTLED),
         Transition(Stage.LEGACY, Write.DROP, Stage.SETTLED),
         Transition(Stage.LEGACY, Write.TIDY, Stage.LEGACY),
+        # A brook that is probably new is created unread, and written to beside a marker that nobody has looked for.
+        Transition(Stage.LEGACY, Write.RECORD, Stage.LEGACY),
+        Transition(Stage.LEGACY, Write.APPEND, Stage.STALE),
+        Transition(Stage.STALE, Write.RECORD, Stage.STALE),
+        Transition(Stage.STALE, Write.APPEND, Stage.STALE),
         Transition(Stage.STALE, Write.DROP, Stage.SETTLED),
         Transition(Stage.STALE, Write.TIDY, Stage.STALE),
     }

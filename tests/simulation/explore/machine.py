@@ -237,6 +237,8 @@ class Machine:
         handler = AppendHandler(
             Port(), scenario.limits, replans_max=scenario.replans_max, lookup=scenario.lookup, pause=_no_pause
         )
+        while scenario.expects_new and not handler._new_brooks:
+            handler._new_brooks.note(was_so=True)
         running = self._serving(handler, scenario.commands, scenario.ahead_max)
         try:
             call: Call = running.send(None)

@@ -24,8 +24,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     `writers` has the session that each writer serves. `faults_max` bounds how often, on one path, something goes
     wrong: a crash, a lost session, a lost, late or repeated request, a read of an older state. `late_max` bounds the
     requests on their way at once, `older_max` how many states behind a read may be. A worker has up to
-    `ahead_max` groups in hand. `weight` says which take long and
-    are begun first.
+    `ahead_max` groups in hand. With `expects_new`, brooks were new of late, so that workers take this one for new, too,
+    whatever the first command expects. `weight` says which take long and are begun first.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     recent_max: int = 4
     replans_max: int = 2
     lookup: Lookup = Lookup.ALWAYS
+    expects_new: bool = False
     documents: tuple[dict[str, Any], ...] = ()
     weight: int = 0
 

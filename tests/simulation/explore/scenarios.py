@@ -11,15 +11,21 @@ from worker.protocol.pending import Pending, pending_document
 
 _OLD: Final = command("old", 1)
 _NEWER: Final = command("newer", 1)
+_LOOKS: Final = command("looks", 1, "exists")
 _LEFT: Final = command("left", 3)
 """What an older writer was appending, and what was there before and came after."""
 
 
 def _left(head: int, original: int, target: int, *events: int) -> tuple[dict[str, Any], ...]:
     """A brook as an older writer left it: no command ids in the head, no `writtenPosition` in the marker."""
+    before = (head_document(KEY, Head(position=Position(head))), _OLD.event_document(0, Position(0)))
+    return (*before, *_marked(original, target, *events))
+
+
+def _marked(original: int, target: int, *events: int) -> tuple[dict[str, Any], ...]:
+    """The marker and the events of what it was appending."""
     marker = pending_document(KEY, Pending(original=Position(original), target=Position(target)))
-    made = [_LEFT.event_document(position - 1, Position(position)) for position in events]
-    return (head_document(KEY, Head(position=Position(head))), marker, _OLD.event_document(0, Position(0)), *made)
+    return (marker, *(_LEFT.event_document(position - original - 1, Position(position)) for position in events))
 
 
 SCENARIOS: Final = (
@@ -96,6 +102,45 @@ SCENARIOS: Final = (
         writers=(0, 0, 1),
         faults_max=2,
         late_max=1,
+    ),
+    Scenario(
+        name="presumed-new-any",
+        commands=(command("a", 1), command("b", 2)),
+        sessions=((0,), (1,)),
+        writers=(0, 1),
+        faults_max=3,
+        expects_new=True,
+    ),
+    Scenario(
+        name="presumed-new-redelivered",
+        commands=(command("a", 1), command("x", 1), command("y", 1)),
+        sessions=((0,), (1, 2)),
+        writers=(0, 0, 1),
+        group_max=1,
+        faults_max=2,
+        late_max=2,
+        recent_max=1,
+        lookup=Lookup.REDELIVERED,
+        expects_new=True,
+    ),
+    Scenario(
+        name="presumed-new-but-left",
+        commands=(command("a", 1), command("b", 2), _LEFT),
+        sessions=((0, 1),),
+        writers=(0, 0),
+        faults_max=2,
+        documents=_marked(-1, 2, 0),
+        expects_new=True,
+    ),
+    Scenario(
+        name="presumed-new-but-left-unwritten",
+        commands=(withheld(command("w", 1)), command("a", 1), command("c", 1, 7), command("b", 1), _LOOKS, _LEFT),
+        sessions=((0, 1, 2, 3), (4,)),
+        writers=(0, 1),
+        group_max=1,
+        faults_max=1,
+        documents=_marked(-1, 2),
+        expects_new=True,
     ),
     Scenario(
         name="sent-twice",
