@@ -123,6 +123,10 @@ class Replies:
             raise AssertionError(f"after {timeout_s} s no reply to {sorted(missing)[:10]}") from error
 
 
+Mail = tuple[BrookClient, Replies]
+"""A client, and all the replies that it gets."""
+
+
 class Names(msgspec.Struct, frozen=True, kw_only=True):
     """The entities of one place."""
 
@@ -175,8 +179,7 @@ class ServedPlace:
     @asynccontextmanager
     async def client(
         self, content_type: str = codec.JSON, *, session_buckets: int | None = None
-    ) -> AsyncIterator[tuple[BrookClient, Replies]]:
-        """A client and all the replies that it gets."""
+    ) -> AsyncIterator[Mail]:
         connect = with_connection_string(self._services.connections.servicebus_connection_string)
         replies = Replies()
         async with BrookClient(

@@ -16,10 +16,10 @@ from azure.storage.blob.aio import BlobServiceClient
 from emulator.app import Ready
 from emulator.faults import Rule
 from emulator.handle import EmulatorHandle, start_emulator_process
-from tests.support.places import QUICK, Connections, Names, Replies, ServedPlace, Services, opened_services
+from tests.support.places import QUICK, Connections, Mail, Names, Replies, ServedPlace, Services, opened_services
 from worker.locking.names import blob_name
 
-__all__ = ["QUICK", "Place", "Replies", "Site", "running_site"]
+__all__ = ["QUICK", "Mail", "Place", "Replies", "Site", "running_site"]
 
 _PORT: Final = re.compile(r"127\.0\.0\.1:(\d+)")
 

@@ -7,7 +7,6 @@ import anyio
 import pytest
 from azure.servicebus import ServiceBusMessage
 
-from brook_client.client import BrookClient
 from emulator.faults import Rule
 from schemas.codec import JSON, MSGPACK
 from schemas.commands import NewEvent
@@ -15,14 +14,12 @@ from schemas.keys import BrookKey, partition_key, session_id_for
 from schemas.replies import Appended, ConcurrencyConflict, Rejected
 from schemas.types import CommandId, Position
 from tests.support.brooks import command, event
-from tests.support.places import Replies
+from tests.support.places import Mail
 from tests.support.stacks.stack import Stack, StackPlace
 from tests.support.waiting import wait_until
 from tests.support.worker_process import WorkerProcess
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
-
-Mail = tuple[BrookClient, Replies]
 
 CHUNK_OPERATIONS = 21
 LARGE = 135

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.site import Place, Site, running_site
+from tests.support.site import Mail, Place, Site, running_site
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +22,16 @@ async def place(site: Site) -> AsyncIterator[Place]:
     """Queues and containers of one test alone; the faults that it installed end with it."""
     yield site.place()
     await site.control.clear_rules()
+
+
+@pytest.fixture(scope="module")
+async def shared(site: Site) -> Place:
+    """Queues and containers for all tests of a file."""
+    return site.place()
+
+
+@pytest.fixture(scope="module")
+async def mail(shared: Place) -> AsyncIterator[Mail]:
+    """One client for all tests of a file: opening one takes a second."""
+    async with shared.client() as it:
+        yield it

@@ -87,11 +87,6 @@ def taking_claims(place: Place, **changes: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-async def shared(site: Site) -> Place:
-    return site.place()
-
-
-@pytest.fixture(scope="module")
 async def worker(shared: Place) -> AsyncIterator[WorkerProcess]:
     async with shared.ready_worker(**taking_claims(shared, claim_bytes_max="200000")) as it:
         yield it

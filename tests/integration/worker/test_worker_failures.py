@@ -9,7 +9,6 @@ import pytest
 from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage
 from azure.servicebus.aio import ServiceBusReceiver, ServiceBusSender
 
-from brook_client.client import BrookClient
 from emulator.faults import Answer, ApplyThenDrop, DropBefore, Effect, Rule, Truncate
 from schemas.codec import JSON, MSGPACK, decode_reply, encode_command
 from schemas.commands import AppendCommand
@@ -17,7 +16,7 @@ from schemas.keys import BrookKey, partition_key, session_id_for
 from schemas.replies import Appended, ConcurrencyConflict, Rejected
 from schemas.types import CommandId, Position
 from tests.support.brooks import command, event
-from tests.support.site import Place, Replies, Site
+from tests.support.site import Mail, Place, Replies, Site
 from tests.support.waiting import wait_until
 from tests.support.worker_process import WorkerProcess
 from worker.locking.names import blob_name
@@ -26,14 +25,8 @@ from worker.storage.base import Written
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
-Mail = tuple[BrookClient, Replies]
 
 _numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-async def shared(site: Site) -> Place:
-    return site.place()
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +48,6 @@ async def worker(site: Site, running: WorkerProcess) -> AsyncIterator[WorkerProc
     yield running
     await site.control.clear_rules()
     assert running.returncode is None, running.text()[-3000:]
-
-
-@pytest.fixture(scope="module")
-async def mail(shared: Place) -> AsyncIterator[Mail]:
-    """One client for all tests here: opening one takes a second."""
-    async with shared.client() as it:
-        yield it
 
 
 class Raw:

@@ -9,12 +9,11 @@ import anyio
 import pytest
 from azure.servicebus import ServiceBusMessage
 
-from brook_client.client import BrookClient
 from emulator.faults import Answer, ApplyThenDrop, Rule
 from schemas.keys import BrookKey, partition_key, session_id_for
 from tests.support.brooks import command
 from tests.support.scraping import Endpoint, endpoint_of
-from tests.support.site import Place, Replies, Site
+from tests.support.site import Mail, Place, Site
 from tests.support.waiting import wait_until
 from tests.support.worker_process import WorkerProcess
 from worker.protocol.writes import Create
@@ -24,14 +23,8 @@ from worker.telemetry.kinds import Histogram, Instrument
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 SOURCE = Path(__file__).read_text(encoding="utf-8")
-Mail = tuple[BrookClient, Replies]
 
 _numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-async def shared(site: Site) -> Place:
-    return site.place()
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +52,6 @@ async def there(running: WorkerProcess) -> AsyncIterator[Endpoint]:
 async def worker(site: Site, running: WorkerProcess) -> AsyncIterator[WorkerProcess]:
     yield running
     await site.control.clear_rules()
-
-
-@pytest.fixture(scope="module")
-async def mail(shared: Place) -> AsyncIterator[Mail]:
-    async with shared.client() as it:
-        yield it
 
 
 @pytest.fixture
