@@ -206,6 +206,21 @@ def test_change_that_cannot_be_written_has_changed_nothing(act: Callable[[HeldBe
     assert [body for body, _, _ in bench.state("q")] == ["free"]
 
 
+def test_delivery_that_fails_on_an_expired_message_loses_none_before_it() -> None:
+    journal = FailingJournal()
+    bench = Bench(*QUEUES, journal=journal)
+    bench.send("q", made("a"), made("b", ttl_s=1), made("c"))
+    taker = bench.taker().open("q")
+    bench.clock.jump_s(5)  # not yet told to the engine: it notices when it comes to the message
+    journal.is_full = True
+    with pytest.raises(OSError, match="no space"):
+        taker.ask(10)
+    assert taker.bodies == []
+    journal.is_full = False
+    taker.ask(10)
+    assert taker.bodies == ["a", "c"]
+
+
 def test_rows_of_entities_that_are_gone_wait_for_their_return(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path / "sb.sqlite")
     Bench(*QUEUES, journal=journal).send("q", made("a"))

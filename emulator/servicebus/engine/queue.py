@@ -165,6 +165,21 @@ class Queue(Store):
         """What must outlive this process is written for the whole burst before any of it is handed out."""
         deliveries: list[Delivery] = []
         work = Work(self.context)
+        try:
+            self._plan_burst(work, deliveries, receiver, ready, count)
+            work.commit()
+        except BaseException:
+            for delivery in deliveries:
+                heapq.heappush(ready, delivery.message.sequence)
+            raise
+        for delivery in deliveries:
+            receiver.credit -= 1
+            receiver.sink.deliver(delivery)
+
+    def _plan_burst(
+        self, work: Work, deliveries: list[Delivery], receiver: Receiver, ready: list[int], count: int
+    ) -> None:
+        """Take up to `count` messages out of the heap into `deliveries`, until it has enough bytes."""
         until_s = self._locked_until_s(receiver, work.now_s)
         size_bytes = 0
         while len(deliveries) < count and size_bytes < BURST_BYTES_MAX and self.has_deliverable(ready):
@@ -178,15 +193,6 @@ class Queue(Store):
             if receiver.session is None:
                 work.rows.append(rows.put_lock(self.key, message.sequence, delivery.token, until_s))
             work.then(partial(self.lock, Lock(self, message.sequence, delivery.token, until_s, receiver)))
-        try:
-            work.commit()
-        except BaseException:
-            for delivery in deliveries:
-                heapq.heappush(ready, delivery.message.sequence)
-            raise
-        for delivery in deliveries:
-            receiver.credit -= 1
-            receiver.sink.deliver(delivery)
 
     def _locked_until_s(self, receiver: Receiver, now_s: float) -> float | None:
         if receiver.deletes:
