@@ -246,6 +246,43 @@ async def test_a_large_append_with_an_event_that_the_store_does_not_take_blocks_
     assert set(store.documents(KEY)) == {"head", "0"}
 
 
+class NamelessStore(MemoryBrookStore):
+    """Never says what the states that it leaves are called, as a service may."""
+
+    async def write(self, key: BrookKey, operations: Sequence[Operation]) -> WriteResult:
+        result = await super().write(key, operations)
+        return Written(etags=(None,) * len(operations)) if isinstance(result, Written) else result
+
+
+async def test_a_store_that_names_no_states_costs_loads_and_nothing_else() -> None:
+    store = NamelessStore()
+    group = [
+        *(prepared(command_id=f"c{index}") for index in range(150)),
+        prepared(command_id="large", events=120),
+        prepared(command_id="last"),
+    ]
+    result = await AppendHandler(store, Limits(), replans_max=1).append(BrookState(KEY), group)
+    assert [type(verdict) for verdict in result.verdicts] == [AlreadyAppended] * 151 + [Accepted]
+    found = [command_id for _, command_id in await positions(store)]
+    assert found == [*(f"c{index}" for index in range(150)), *["large"] * 120, "last"]
+
+
+async def test_the_pauses_between_plans_grow_and_stay_short() -> None:
+    store, pauses = ScriptedStore(), list[float]()
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    async def move() -> None:
+        await outside_append(MemoryView(store), f"outside-{len(pauses)}")
+
+    store.before = [move] * 11
+    with pytest.raises(BrookContendedError):
+        await AppendHandler(store, Limits(), replans_max=10, pause=pause).append(BrookState(KEY), [prepared()])
+    assert len(pauses) == 11
+    assert all(0 <= seconds <= 0.01 * number for number, seconds in enumerate(pauses, start=1)), pauses
+
+
 async def test_a_brook_that_others_move_each_time_is_left_for_later() -> None:
     store, brook = ScriptedStore(), BrookState(KEY)
     view = MemoryView(store)

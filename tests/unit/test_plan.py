@@ -168,6 +168,19 @@ class TestDuplicates:
         head = plan(StoredHead(key=KEY, head=head, etag=ETAG), [prepared()], limits).steps[0].head
         assert head.conflicts == ()
 
+    @pytest.mark.parametrize("events", [1, 200], ids=["in a batch", "large"])
+    def test_a_conflict_outlives_as_many_commands_as_the_window_holds_however_full_it_was(self, events: int) -> None:
+        limits = Limits(recent_commands_max=3)
+        late = prepared(expected=99)
+        group = [*(prepared() for _ in range(3)), late, *(prepared() for _ in range(2))]
+        head = plan(stored_at(-1), group, limits).steps[0].head
+        for remembered in ([late.command_id], []):
+            (step,) = plan(StoredHead(key=KEY, head=head, etag=ETAG), [prepared(events=events)], limits).steps
+            head = step.head
+            assert [entry.command_id for entry in head.conflicts] == remembered
+            if isinstance(step, LargeAppend):
+                assert step.before.with_command(head.recent[-1], 3) == head, "as whoever commits it makes it"
+
 
 class TestOperations:
     def test_99_events_and_the_head_fill_one_batch(self) -> None:
@@ -187,6 +200,12 @@ class TestOperations:
         decided = plan(stored_at(-1), [prepared() for _ in range(100)], LIMITS)
         assert [step.operations for step in batches(decided)] == [100, 2]
         assert [step.before for step in decided.steps] == [-1, 98]
+
+    def test_the_chunks_of_a_large_append_are_full(self) -> None:
+        one = prepared(events=250)
+        marker, _ = begin(stored_at(0), stored_at(0).head, one)
+        found = [(chunk.start, chunk.end) for chunk in chunks(KEY, one, marker, LIMITS)]
+        assert found == [(0, 99), (99, 198), (198, 250)]
 
     def test_a_command_is_never_torn_between_batches(self) -> None:
         decided = plan(stored_at(-1), [prepared(events=60), prepared(events=60)], LIMITS)
