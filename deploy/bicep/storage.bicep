@@ -12,6 +12,8 @@ param producerPrincipalIds array
 // https://learn.microsoft.com/azure/role-based-access-control/built-in-roles/storage
 var contributorRole = subscriptionResourceId('Microsoft.Authorization/roleDefinitions', 'ba92f5b4-2d11-453d-a403-e96b0029c9fe') // Storage Blob Data Contributor
 
+var claimsName = empty(claimContainer) ? 'brook-claims' : claimContainer
+
 resource account 'Microsoft.Storage/storageAccounts@2023-05-01' = {
   name: accountName
   location: location
@@ -42,9 +44,39 @@ resource leases 'Microsoft.Storage/storageAccounts/blobServices/containers@2023-
 
 resource claims 'Microsoft.Storage/storageAccounts/blobServices/containers@2023-05-01' = if (!empty(claimContainer)) {
   parent: blobs
-  name: empty(claimContainer) ? 'brook-claims' : claimContainer
+  name: claimsName
   properties: {
     publicAccess: 'None'
+  }
+}
+
+// What nobody needs any more. A session's blob of leases is made anew where it is gone, and is not deleted while it is leased.
+resource byAge 'Microsoft.Storage/storageAccounts/managementPolicies@2023-05-01' = {
+  parent: account
+  name: 'default'
+  properties: {
+    policy: {
+      rules: [
+        {
+          name: 'leases-by-age'
+          enabled: true
+          type: 'Lifecycle'
+          definition: {
+            filters: { blobTypes: ['blockBlob'], prefixMatch: ['${leaseContainer}/'] }
+            actions: { baseBlob: { delete: { daysAfterModificationGreaterThan: 30 } } }
+          }
+        }
+        {
+          name: 'claims-by-age'
+          enabled: true
+          type: 'Lifecycle'
+          definition: {
+            filters: { blobTypes: ['blockBlob'], prefixMatch: ['${claimsName}/'] }
+            actions: { baseBlob: { delete: { daysAfterModificationGreaterThan: 14 } } }
+          }
+        }
+      ]
+    }
   }
 }
 

@@ -1,5 +1,6 @@
 """deploy/bicep: sound as far as it can be told without a compiler, and the same as what provisioning makes."""
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import timedelta
@@ -115,7 +116,9 @@ def in_bicep(properties: Any) -> dict[str, Any]:
 
     def told(value: Any) -> Any:
         if isinstance(value, timedelta):
-            return f"P{value.days}D" if value.days else f"PT{value.seconds // 60}M"
+            if value.days:
+                return f"P{value.days}D"
+            return f"PT{value.seconds}S" if value.seconds % 60 else f"PT{value.seconds // 60}M"
         return value
 
     return {camel(name): told(value) for name, value in properties.items()}
@@ -139,6 +142,18 @@ def test_the_account_has_one_write_region_session_consistency_and_no_keys() -> N
     assert account["disableLocalAuth"] is True
     assert resource("servicebus.bicep", "namespace").value["properties"]["disableLocalAuth"] is True
     assert resource("storage.bicep", "account").value["properties"]["allowSharedKeyAccess"] is False
+
+
+def test_what_nobody_needs_is_deleted_by_age_and_claims_as_their_page_says() -> None:
+    leases, claims = resource("storage.bicep", "byAge").value["properties"]["policy"]["rules"]
+    page = (FOLDER.parents[1] / "docs" / "claim-check.md").read_text(encoding="utf-8")
+    written = re.search(r'```json\n(\{\n  "rules".*?)```', page, re.DOTALL)
+    assert written is not None
+    (rule,) = json.loads(written[1])["rules"]
+    rule["definition"]["filters"]["prefixMatch"] = [Text(("", Name("claimsName"), "/"))]
+    assert claims == rule
+    assert leases["definition"]["filters"]["prefixMatch"] == [Text(("", Name("leaseContainer"), "/"))]
+    assert leases["definition"]["actions"]["baseBlob"]["delete"]["daysAfterModificationGreaterThan"] >= 1
 
 
 def assignments() -> Iterator[tuple[str, str, str, str]]:
