@@ -221,6 +221,43 @@ def test_delivery_that_fails_on_an_expired_message_loses_none_before_it() -> Non
     assert taker.bodies == ["a", "c"]
 
 
+def test_session_whose_expired_message_cannot_be_removed_is_handed_out_later() -> None:
+    journal = FailingJournal()
+    bench = Bench(*QUEUES, journal=journal)
+    bench.send("s", made("old", session_id="1", ttl_s=1), made("a", session_id="1"))
+    bench.send("s", made("b", session_id="2"))
+    bench.clock.jump_s(5)  # not yet told to the engine: it notices when it comes to the message
+    journal.is_full = True
+    with pytest.raises(OSError, match="no space"):
+        bench.taker().accept("s", credit=1)
+    journal.is_full = False
+    takers = [bench.taker().accept("s", credit=1) for _ in range(2)]
+    assert sorted(body for taker in takers for body in taker.bodies) == ["a", "b"]
+
+
+def test_sessions_that_changed_together_are_all_served_though_one_fails_at_first() -> None:
+    journal = FailingJournal()
+    bench = Bench(*QUEUES, journal=journal)
+    bench.send("s", made("old", session_id="1", ttl_s=1), made("a", session_id="1"), made("b", session_id="2"))
+    holders = [bench.taker().accept("s", name) for name in ("1", "2")]
+    bench.clock.jump_s(5)
+    sessions = bench.engine.queue("s").sessions
+    assert sessions is not None
+    for name in ("1", "2"):
+        session = sessions.find(name)
+        assert session is not None
+        sessions.changed(session)
+    for holder in holders:
+        assert holder.receiver is not None
+        holder.receiver.credit = 1  # as if it had come in one piece with what follows
+    journal.is_full = True
+    with pytest.raises(OSError, match="no space"):
+        sessions.pump()
+    journal.is_full = False
+    sessions.pump()
+    assert [holder.bodies for holder in holders] == [["a"], ["b"]]
+
+
 def test_rows_of_entities_that_are_gone_wait_for_their_return(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path / "sb.sqlite")
     Bench(*QUEUES, journal=journal).send("q", made("a"))

@@ -106,10 +106,14 @@ class Sessions:
     def pump(self) -> None:
         """Serve every changed session: its holder, else the acceptor that has waited longest."""
         while self._changed:
-            changed, self._changed = self._changed, {}
-            for session in changed:
+            session = next(iter(self._changed))
+            del self._changed[session]  # what it does may change it again
+            try:
                 if self._all.get(session.id) is session:
                     self._serve(session)
+            except BaseException:
+                self._changed[session] = None
+                raise
 
     def _serve(self, session: Session) -> None:
         if session.holder is not None:
@@ -134,9 +138,10 @@ class Sessions:
     def accept_next(self, sink: Sink, *, deletes: bool, timeout_s: float) -> Receiver | Acceptor:
         """Lock the session that has been free for longest, or wait for one."""
         while self._available:
-            _, session = self._available.popitem(last=False)
+            session = next(iter(self._available.values()))
             if self._queue.has_deliverable(session.ready):
                 return self._grant(session, sink, deletes=deletes)
+            self._available.pop(session.id, None)
             self.collect(session)
         acceptor = Acceptor(self, sink, deletes=deletes, timeout_s=timeout_s)
         self._acceptors[acceptor] = None
