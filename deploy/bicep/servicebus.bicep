@@ -48,7 +48,8 @@ resource replies 'Microsoft.ServiceBus/namespaces/queues@2024-01-01' = {
     duplicateDetectionHistoryTimeWindow: 'PT10M'
     // Replies that nobody reads would fill the queue, and then no worker could reply.
     defaultMessageTimeToLive: 'P1D'
-    lockDuration: 'PT1M'
+    // A client whose connection has fallen silent is kept from its replies for as long.
+    lockDuration: 'PT30S'
     maxDeliveryCount: 10
   }
 }

@@ -27,6 +27,10 @@ _BEING_MADE_S: Final = (0.0, 0.5, 1.0, 2.0)
 """Pauses before looking again: another worker has made it, or is making it, and then the service shows nothing yet."""
 
 _LOCK_DURATION: Final = timedelta(minutes=1)
+_REPLY_LOCK_DURATION: Final = timedelta(seconds=30)
+"""So long is a client whose connection has fallen silent kept from its replies. However long a lock is, it renews its
+own every ten seconds."""
+
 _DELIVERIES_MAX: Final = 10
 _DUPLICATES: Final[Mapping[str, Any]] = {
     "requires_duplicate_detection": True,
@@ -52,7 +56,7 @@ REPLY_QUEUE: Final[Mapping[str, Any]] = {
     "requires_session": True,
     **_DUPLICATES,
     **_KEPT,
-    "lock_duration": _LOCK_DURATION,
+    "lock_duration": _REPLY_LOCK_DURATION,
     "max_delivery_count": _DELIVERIES_MAX,
 }
 """How a reply queue is made."""
