@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.lab import COMMANDS, REPLIES, open_lab
-from worker.clients import blob_service_client, cosmos_client, servicebus_client
+from worker.clients import blob_service_client, brooks_container, cosmos_client, servicebus_client
 from worker.sessions.base import Complete
 from worker.sessions.servicebus import ServiceBusSessionSource
 from worker.settings import Settings
@@ -77,9 +77,7 @@ async def measure_costs() -> list[Cost]:
             blob_service_client(settings) as blobs,
             servicebus_client(settings) as broker,
         ):
-            container = cosmos.get_database_client(settings.cosmos_database).get_container_client(
-                settings.cosmos_container
-            )
+            container = brooks_container(cosmos, settings)
             return [
                 *await _sessions(broker, settings),
                 await _leases(blobs, settings),

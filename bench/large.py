@@ -28,7 +28,7 @@ from emulator.handle import EmulatorHandle, start_emulator_process
 from schemas.commands import AppendCommand, NewEvent
 from schemas.keys import BrookKey, partition_key
 from schemas.types import CommandId
-from worker.clients import cosmos_client
+from worker.clients import brooks_container, cosmos_client
 from worker.handlers.append import AppendHandler
 from worker.handlers.brook import BrookState
 from worker.logs import configure_logs
@@ -250,8 +250,7 @@ async def run(events: int, event_bytes: int, rounds: int) -> int:
         configure_logs(settings)
         await provision_cosmos(settings, make=True)
         async with cosmos_client(settings) as client:
-            database = client.get_database_client(settings.cosmos_database)
-            container = database.get_container_client(settings.cosmos_container)
+            container = brooks_container(client, settings)
             store = CosmosBrookStore(container, RetryOptions())
             lab = Lab(container, store, emulator.control, emulator.pid, events, event_bytes)
             ratio, batches = await measure_append(lab, rounds)

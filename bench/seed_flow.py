@@ -25,7 +25,7 @@ from bench.stopping import Stopping, end_at_once
 from schemas.codec import decode_command
 from schemas.keys import partition_key
 from schemas.replies import Reply
-from worker.clients import blob_service_client, cosmos_client, servicebus_client
+from worker.clients import blob_service_client, brooks_container, cosmos_client, servicebus_client
 from worker.configuration import load_settings
 from worker.locking.names import blob_name
 from worker.protocol import pending as large
@@ -186,7 +186,7 @@ async def run(settings: Settings) -> None:
         servicebus_client(settings) as client,
     ):
         await tasks.start(stopping.watch)
-        container = cosmos.get_database_client(settings.cosmos_database).get_container_client(settings.cosmos_container)
+        container = brooks_container(cosmos, settings)
         replies = ReplySenders(reply_client, settings)
         flow = SeedFlow(Brooks(container, settings), Leases(blobs, settings), replies, stopping)
         await serve_sessions(client, settings, flow, stopping)

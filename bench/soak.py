@@ -31,7 +31,7 @@ from schemas.commands import AppendCommand, NewEvent
 from schemas.keys import BrookKey, partition_key
 from schemas.replies import Appended
 from schemas.types import CommandId
-from worker.clients import cosmos_client
+from worker.clients import brooks_container, cosmos_client
 
 _WAVE: Final = 400
 _QUEUED_MAX: Final = 2_400
@@ -164,7 +164,7 @@ async def _heads(lab: Lab) -> dict[str, int]:
     await lab.control.clear_rules()
     settings = lab.worker_settings()
     async with cosmos_client(settings) as client:
-        container = client.get_database_client(settings.cosmos_database).get_container_client(settings.cosmos_container)
+        container = brooks_container(client, settings)
         query = 'SELECT c.brookPartitionKey, c.position FROM c WHERE c.id = "head"'
         rows = container.query_items(query, max_item_count=1_000)
         return {row["brookPartitionKey"]: row["position"] async for row in rows}

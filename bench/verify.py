@@ -13,7 +13,7 @@ from brook_client.messages import ReceivedReply
 from schemas.commands import AppendCommand
 from schemas.keys import BrookKey, partition_key
 from schemas.types import CommandId
-from worker.clients import cosmos_client
+from worker.clients import brooks_container, cosmos_client
 
 Documents = Mapping[str, list[dict[str, Any]]]
 
@@ -29,7 +29,7 @@ async def read_brooks(lab: Lab) -> Documents:
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     settings = lab.worker_settings()
     async with cosmos_client(settings) as client:
-        container = client.get_database_client(settings.cosmos_database).get_container_client(settings.cosmos_container)
+        container = brooks_container(client, settings)
         async for document in container.query_items("SELECT * FROM c", max_item_count=1_000):
             found[document["brookPartitionKey"]].append(document)
     return found

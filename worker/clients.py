@@ -18,7 +18,7 @@ import anyio
 from azure.core.exceptions import AzureError, HttpResponseError
 from azure.core.pipeline.transport import AioHttpTransport
 from azure.core.settings import settings as azure_settings
-from azure.cosmos.aio import CosmosClient
+from azure.cosmos.aio import ContainerProxy, CosmosClient
 from azure.servicebus.aio import ServiceBusClient
 from azure.servicebus.aio.management import ServiceBusAdministrationClient
 
@@ -27,6 +27,7 @@ from worker.errors import SettingsError, StartError
 from worker.identity import BLOB_SCOPE, SERVICEBUS_SCOPE, TokenError, TokenSource, cosmos_scopes, token_source
 from worker.locking.options import REQUEST_TIMEOUT_S
 from worker.settings import Settings
+from worker.storage.retries import RetryOptions
 from worker.telemetry.transport import ObservedTransport
 
 if TYPE_CHECKING:  # a third of a second, which most commands need not wait for
@@ -70,6 +71,16 @@ async def cosmos_client(settings: Settings) -> AsyncIterator[CosmosClient]:
         async with _closing(client.close):
             await _open_cosmos(client, settings)
             yield client
+
+
+def brooks_container(client: CosmosClient, settings: Settings) -> ContainerProxy:
+    """The container of the brooks. Nothing is sent."""
+    return client.get_database_client(settings.cosmos_database).get_container_client(settings.cosmos_container)
+
+
+def store_retries(settings: Settings) -> RetryOptions:
+    """How often and for how long a request to that container is tried."""
+    return RetryOptions(attempts_max=settings.store_attempts_max, time_max_s=settings.store_time_max_s)
 
 
 @contextlib.asynccontextmanager

@@ -157,7 +157,7 @@ BUG: Final = """
 import worker.commands.check
 from worker.cli import main
 
-async def bug(settings, *_):
+async def bug(settings, **_):
     key = settings.cosmos_key.reveal()
     raise ExceptionGroup(f"cannot sign with {key}", [ValueError(f"{settings.blob_connection_string.reveal()}")])
 

@@ -11,7 +11,7 @@ from worker.commands.console import SafeConsole
 from worker.commands.failures import UsageError, reported
 from worker.commands.follow import Polling, Start, follow
 from worker.commands.interruption import InterruptedBySignalError, run_interruptible
-from worker.commands.read import at_most, brook_reader, write_lines, write_ndjson, write_table
+from worker.commands.read import at_most, brook_store, write_lines, write_ndjson, write_table
 from worker.commands.shared import BrookArgument, ConfigOption, JsonOption, settings_of
 from worker.settings import Settings
 from worker.terminal import visible
@@ -64,7 +64,7 @@ def read(
     as_table = not as_json and (output == "table" or (output == "auto" and console.is_terminal))
 
     async def print_events(settings: Settings, key: BrookKey) -> None:
-        async with brook_reader(settings) as reader:
+        async with brook_store(settings) as reader:
             if following:
                 polling = Polling(first_s=min(interval_s, Polling().first_s), max_s=interval_s)
                 events = at_most(follow(reader, key, start or 0, polling=polling, on_trouble=_note), limit)

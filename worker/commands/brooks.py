@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from worker.clients import cosmos_client
+from worker.clients import brooks_container, cosmos_client, store_retries
+from worker.commands.console import print_json
 from worker.operations.brooks import BrookFilter, BrookListing, BrookPage, BrookRow, ContinuationError
 from worker.settings import Settings
-from worker.storage.retries import RetryOptions
 
 Sort = Literal["stored", "name"]
 
@@ -52,9 +52,7 @@ async def list_brooks(
     """Print one page of the listing. Raises ContinuationError, StartError, StoreError."""
     place = None if continuation is None else decoded(continuation, sort, which)
     async with cosmos_client(settings) as client:
-        container = client.get_database_client(settings.cosmos_database).get_container_client(settings.cosmos_container)
-        retry = RetryOptions(attempts_max=settings.store_attempts_max, time_max_s=settings.store_time_max_s)
-        listing = BrookListing(container, retry, which)
+        listing = BrookListing(brooks_container(client, settings), store_retries(settings), which)
         if sort == "name":
             found = await first_by_name(listing.pages(_PAGE_ROWS), limit, after=place)
         else:
@@ -67,7 +65,7 @@ async def list_brooks(
             continuation=following,
             request_charge=round(found.charge_ru, 2),
         )
-        console.out(msgspec.json.encode(shown).decode(), highlight=False)
+        print_json(console, shown)
         return
     console.print(_table(found.rows, settings.cosmos_container))
     console.print(f"{len(found.rows):,} brooks; {found.charge_ru:,.2f} RU", highlight=False)

@@ -1,6 +1,6 @@
 """`brook-worker check`: every connection and right that a worker needs, what works, and what to do about the rest."""
 
-from pathlib import Path
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.checks import Row, Status, check_all
-from worker.commands.console import SafeConsole
+from worker.commands.console import SafeConsole, print_json
 from worker.commands.failures import reported
 from worker.commands.shared import ConfigOption, JsonOption, run_async, settings_of
 from worker.settings import Settings
@@ -31,20 +31,16 @@ def check(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     Changes nothing but an empty blob named brook-worker-check, which stays in the container of the leases.
     """
     with reported():
-        if not run_async(check_and_tell, _settings(config), as_json, SafeConsole()):
+        if not run_async(partial(check_and_tell, as_json=as_json, console=SafeConsole()), settings_of(config)):
             raise typer.Exit(1)
 
 
-def _settings(config: Path | None) -> Settings:
-    return settings_of(config)
-
-
-async def check_and_tell(settings: Settings, as_json: bool, console: Console) -> bool:  # noqa: FBT001 - run by position
+async def check_and_tell(settings: Settings, *, as_json: bool, console: Console) -> bool:
     """Print what was found; tells whether nothing failed."""
     rows = await check_all(settings)
     ok = not any(row.status is Status.FAILED for row in rows)
     if as_json:
-        console.out(msgspec.json.encode(Report(ok, rows)).decode(), highlight=False)
+        print_json(console, Report(ok, rows))
     else:
         console.print(_table(rows))
         console.print(_summary(rows))

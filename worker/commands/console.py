@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import msgspec
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
@@ -22,3 +23,8 @@ class SafeConsole(Console):
         elif isinstance(renderable, Text) and (shown := visible(renderable.plain)) != renderable.plain:
             renderable = renderable.blank_copy(shown)  # without marks within it, whose places have moved
         return super().render(renderable, options)
+
+
+def print_json(console: Console, value: msgspec.Struct) -> None:
+    """One JSON object on one line, never wrapped."""
+    console.out(msgspec.json.encode(value).decode(), highlight=False)

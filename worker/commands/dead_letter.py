@@ -14,6 +14,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from worker.commands.console import print_json
 from worker.commands.dead_letter_shown import (
     Action,
     LetterShown,
@@ -23,7 +24,6 @@ from worker.commands.dead_letter_shown import (
     body_text,
     letter_shown,
     letters_table,
-    print_json,
     print_report,
 )
 from worker.commands.failures import CommandError, PartlyDoneError, UsageError

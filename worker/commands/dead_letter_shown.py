@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.commands import event_count
+from worker.commands.console import print_json
 from worker.deadletters.base import Letter
 from worker.deadletters.sweep import Kept, Named
 
@@ -153,8 +154,3 @@ def body_text(letter: Letter) -> str:
     except UnicodeDecodeError:
         return f"The body is {len(letter.body):,} bytes that are no text; --json has all of them."
     return text if len(text) <= _BODY_SHOWN_MAX else f"{text[:_BODY_SHOWN_MAX]}… (--json has all of it)"
-
-
-def print_json(console: Console, value: msgspec.Struct) -> None:
-    """One JSON object on one line, never wrapped."""
-    console.out(msgspec.json.encode(value).decode(), highlight=False)

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from schemas.keys import BrookKey
 from schemas.types import CommandId, Position
+from worker.commands.console import print_json
 from worker.commands.read import brook_store
 from worker.handlers.recovery import label
 from worker.protocol.pending import Pending, StoredBrook
@@ -105,7 +106,7 @@ async def inspected(store: BrookStore, key: BrookKey) -> Inspection:
 def tell(found: Inspection, *, as_json: bool, console: Console) -> None:
     """Print an inspection as one JSON object or as a table."""
     if as_json:
-        console.out(msgspec.json.encode(found).decode(), highlight=False)
+        print_json(console, found)
         return
     table = Table(title=Text(found.brook), title_justify="left", show_header=False)
     table.add_column(justify="right", style="bold")

@@ -4,35 +4,25 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from schemas.events import RecordedEvent
-from worker.clients import cosmos_client
+from worker.clients import brooks_container, cosmos_client, store_retries
+from worker.commands.console import print_json
 from worker.settings import Settings
-from worker.storage.base import BrookReader, BrookStore
+from worker.storage.base import BrookStore
 from worker.storage.cosmos import CosmosBrookStore
-from worker.storage.retries import RetryOptions
 
 _DATA_SHOWN_MAX: Final = 60
-
-
-@asynccontextmanager
-async def brook_reader(settings: Settings) -> AsyncIterator[BrookReader]:
-    """Open the read side of the store. Raises StartError when Cosmos DB does not answer."""
-    async with brook_store(settings) as store:
-        yield store
 
 
 @asynccontextmanager
 async def brook_store(settings: Settings) -> AsyncIterator[BrookStore]:
     """Open the store. Raises StartError when Cosmos DB does not answer."""
     async with cosmos_client(settings) as client:
-        database = client.get_database_client(settings.cosmos_database)
-        retry = RetryOptions(attempts_max=settings.store_attempts_max, time_max_s=settings.store_time_max_s)
-        yield CosmosBrookStore(database.get_container_client(settings.cosmos_container), retry)
+        yield CosmosBrookStore(brooks_container(client, settings), store_retries(settings))
 
 
 async def at_most(events: AsyncIterator[RecordedEvent], limit: int | None) -> AsyncIterator[RecordedEvent]:
@@ -51,7 +41,7 @@ async def write_ndjson(events: AsyncIterator[RecordedEvent], console: Console) -
     """Write one JSON object a line; returns how many."""
     count = 0
     async for event in events:
-        console.out(msgspec.json.encode(event).decode(), highlight=False)
+        print_json(console, event)
         count += 1
     return count
 

@@ -10,15 +10,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from worker.clients import cosmos_client
+from worker.clients import brooks_container, cosmos_client, store_retries
 from worker.commands.board import oriented
+from worker.commands.console import print_json
 from worker.commands.failures import EXPECTED, PartlyDoneError
 from worker.operations.brooks import BrookCount, count_brooks
 from worker.operations.leases import LeaseCounts, lease_counts
 from worker.operations.queues import QueueFacts, oldest_age_s, queue_facts
 from worker.operations.workers import Look, checked_url, reachable_workers
 from worker.settings import Settings
-from worker.storage.retries import RetryOptions
 from worker.telemetry import instruments as of
 
 
@@ -91,7 +91,7 @@ async def stats_and_tell(
         problems=dict(sorted(problems.items())),
     )
     if as_json:
-        console.out(msgspec.json.encode(stats).decode(), highlight=False)
+        print_json(console, stats)
     else:
         _print_tables(stats, console)
     if problems:
@@ -100,9 +100,7 @@ async def stats_and_tell(
 
 async def _brooks(settings: Settings) -> BrookCount:
     async with cosmos_client(settings) as client:
-        container = client.get_database_client(settings.cosmos_database).get_container_client(settings.cosmos_container)
-        retry = RetryOptions(attempts_max=settings.store_attempts_max, time_max_s=settings.store_time_max_s)
-        return await count_brooks(container, retry)
+        return await count_brooks(brooks_container(client, settings), store_retries(settings))
 
 
 async def _workers(urls: list[str]) -> list[WorkerStats]:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 import anyio
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.live import Live
 
 from worker.commands.board import Board, QueueShown, queue_shown, rates, rendered, worker_shown
+from worker.commands.console import print_json
 from worker.errors import WorkerError
 from worker.operations.queues import oldest_age_s, queue_facts
 from worker.operations.workers import Sample, Workers, reachable_workers
@@ -112,7 +114,7 @@ async def _tick(
 def _shown(console: Console, *, as_json: bool) -> Iterator[Callable[[Board], None]]:
     """A way to show boards: lines of JSON, one board that changes on a terminal, or one after the other elsewhere."""
     if as_json:
-        yield lambda board: console.out(msgspec.json.encode(board).decode(), highlight=False)
+        yield partial(print_json, console)
     elif console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
             yield lambda board: live.update(rendered(board), refresh=True)

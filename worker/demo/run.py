@@ -21,7 +21,7 @@ from schemas.commands import AppendCommand
 from schemas.events import RecordedEvent
 from schemas.keys import BrookKey
 from worker.commands.failures import CommandError
-from worker.commands.read import brook_reader
+from worker.commands.read import brook_store
 from worker.demo.checks import GivenReply, check_brook, check_replies
 from worker.demo.expectation import BrookName, Expected, Json, expect
 from worker.demo.progress import Bars, bars
@@ -135,7 +135,7 @@ async def _read_back(running: Services, expected: Expected, shown: Bars) -> Broo
     brooks: Brooks = {}
     turns = anyio.CapacityLimiter(_READERS)
 
-    async with brook_reader(running.settings) as reader, anyio.create_task_group() as tasks:
+    async with brook_store(running.settings) as reader, anyio.create_task_group() as tasks:
 
         async def read_one(brook: BrookName) -> None:
             async with turns:
