@@ -22,6 +22,7 @@ from msgspec.inspect import (
     VarTupleType,
 )
 
+from schemas.problems import is_encodable
 from worker.errors import SettingsError
 from worker.redaction import HIDDEN, Secret, redact
 from worker.settings import Settings
@@ -132,6 +133,9 @@ def _converted(given: Mapping[str, _Given], problems: list[str]) -> dict[str, An
         field = _FIELDS[name]
         kind = msgspec.inspect.type_info(field.type)
         value = _from_text(kind, entry.value) if entry.is_text else entry.value
+        if isinstance(entry.value, str) and not is_encodable(entry.value):
+            problems.append(f"{entry.source}: has bytes in it that are not UTF-8; use {_in_words(kind)}")
+            continue
         try:
             values[name] = msgspec.convert(value, field.type, strict=not entry.is_text, dec_hook=_secret)
             if isinstance(values[name], float) and not math.isfinite(values[name]):

@@ -12,6 +12,7 @@ from worker.locking.options import LeaseOptions
 from worker.redaction import Secret
 from worker.settings import Settings
 from worker.settings_page import settings_page
+from worker.terminal import visible
 
 SERVICEBUS = "Endpoint=sb://ns.servicebus.windows.net/;SharedAccessKeyName=n;SharedAccessKey=cGxhbnRlZA=="
 BLOB = "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=cGxhbnRlZA==;EndpointSuffix=core.windows.net"
@@ -431,3 +432,38 @@ def test_every_default_is_allowed_and_every_setting_has_words_for_what_it_may_be
 def test_the_page_of_settings_is_up_to_date() -> None:
     page = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
     assert page.read_text(encoding="utf-8") == settings_page(), "run: python -m worker.settings_page > docs/settings.md"
+
+
+NASTY = [
+    *("", " ", "\t\n", "\x00", "\x1b[2J", "x\ny", "\u202e", "\ud800", "'", '"x"', "=", ";", "a=b;c", "[", "{}", "[]"),
+    *("nan", "-inf", "1e400", "-1", "0", "9" * 5_000, "0x10", "true", "null", "None", "x" * 100_000),
+    *("http://", "https://[", "https://a:b", "https://a/../b", "sb://a", "..", "/", "\\", "é", "😀", "%00"),
+]
+
+
+def told(**changes: str) -> tuple[str, ...]:
+    """What is wrong, or nothing."""
+    try:
+        load(**changes)
+    except SettingsError as error:
+        return error.problems
+    return ()
+
+
+@pytest.mark.parametrize("name", [field.name for field in msgspec.structs.fields(Settings)])
+def test_whatever_stands_in_a_setting_it_is_taken_or_told_in_lines_that_name_settings(name: str) -> None:
+    known = {variable(field.name) for field in msgspec.structs.fields(Settings)}
+    for value in NASTY:
+        for line in told(**{name: value}):
+            setting, _, what = line.partition(": ")
+            assert setting in known
+            assert what
+            assert len(line) < 400
+            assert visible(line) == line, "it is shown on a terminal"
+            assert "\n" not in line
+
+
+def test_bytes_that_are_not_utf_8_are_told() -> None:
+    assert problem(command_queue="brook-\udce4") == (
+        "BROOK_WORKER_COMMAND_QUEUE: has bytes in it that are not UTF-8; use the name of a queue or topic"
+    )
