@@ -2,7 +2,7 @@
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ AZURE_ADAPTERS = (
     "worker.claims.blob",
     "worker.checks",
     "worker.clients",
+    "worker.closing",
     "worker.identity",
     "worker.locking.blob",
     "worker.operations",
@@ -232,7 +233,7 @@ def test_the_command_line_runs_without_what_the_embedded_services_need() -> None
     assert eager == []
 
 
-def test_the_client_takes_from_the_worker_only_how_to_read() -> None:
+def test_the_client_takes_from_the_worker_only_how_to_read_and_how_to_close() -> None:
     taken = {
         found.module
         for name in MODULES
@@ -240,9 +241,46 @@ def test_the_client_takes_from_the_worker_only_how_to_read() -> None:
         for found in IMPORTS[name]
         if within(found.module, "worker")
     }
-    assert {module for module in taken if not within(module, "worker.storage.base")} == set()
+    assert {module for module in taken if not within(module, "worker.storage.base", "worker.closing")} == set()
     assert offences(("worker",), never=("brook_client",), but=("worker.cli", "worker.commands", "worker.demo")) == []
 
 
-def test_nothing_imports_the_tests() -> None:
-    assert offences(PACKAGES, never=("tests", "pytest", "hypothesis")) == []
+def test_nothing_that_is_installed_needs_what_is_not() -> None:
+    assert offences(PACKAGES, never=("tests", "bench", "docsite", "examples", "pytest", "hypothesis")) == []
+
+
+def module_of(found: Import) -> str:
+    """The module of ours that an import names; empty for one of others."""
+    name = found.module
+    while name and name not in MODULES:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def circles(needed: Mapping[str, Iterable[str]]) -> list[str]:
+    """Modules that need each other, a circle a line."""
+    found = []
+    done: set[str] = set()
+
+    def look(name: str, way: tuple[str, ...]) -> None:
+        if name in way:
+            found.append(" -> ".join((*way[way.index(name) :], name)))
+        elif name not in done:
+            for other in sorted(needed.get(name, ())):
+                look(other, (*way, name))
+            done.add(name)
+
+    for name in sorted(needed):
+        look(name, ())
+    return found
+
+
+def test_a_circle_is_found() -> None:
+    assert circles({"a": ["b"], "b": ["c"], "c": ["b"], "d": ["a"]}) == ["b -> c -> b"]
+
+
+def test_no_module_needs_itself_by_way_of_others() -> None:
+    """But for what is imported late, and for packages, which name what is in them."""
+    modules = {name for name, path in MODULES.items() if path.name != "__init__.py"}
+    needed = {name: {module_of(found) for found in IMPORTS[name] if not found.lazy} & modules for name in modules}
+    assert circles({name: others - {name} for name, others in needed.items()}) == []
