@@ -444,7 +444,7 @@ NASTY = [
 def told(**changes: str) -> tuple[str, ...]:
     """What is wrong, or nothing."""
     try:
-        load(**changes)
+        load(None, **changes)
     except SettingsError as error:
         return error.problems
     return ()
