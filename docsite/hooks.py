@@ -1,7 +1,8 @@
 """What MkDocs calls while it builds the site: pages from README and from the code, links out of docs/.
 
-README is the site's first page. A page may link to any file of the repository, as on GitHub: pictures and other files
-go into the site beside the pages, under `repository/`; folders and sources are only named.
+README is the site's first page, and links to it lead there. A page may link to any file of the repository, as on
+GitHub: pictures and other files go into the site beside the pages, under `repository/`; folders and sources are only
+named.
 """
 
 import posixpath
@@ -97,6 +98,9 @@ def _led(link: re.Match[str], page: Page, config: MkDocsConfig, files: Files) ->
             return _first_of(inside, folder, link, files)
         return link.group()
     name = posixpath.relpath(posixpath.join("docs", inside), ".")
+    anchor = f"#{anchor}" if anchor else ""
+    if name == "README.md":
+        return f"{link['before']}{posixpath.relpath('index.md', folder or '.')}{anchor}{link['after']}"
     source = ROOT / name
     if not source.exists():
         return link.group()  # the build tells of it
@@ -105,7 +109,6 @@ def _led(link: re.Match[str], page: Page, config: MkDocsConfig, files: Files) ->
     copy = f"repository/{name}"
     if files.get_file_from_path(copy) is None:
         files.append(File.generated(config, copy, content=source.read_bytes()))
-    anchor = f"#{anchor}" if anchor else ""
     return f"{link['before']}{posixpath.relpath(copy, folder or '.')}{anchor}{link['after']}"
 
 

@@ -16,22 +16,23 @@ from schemas.guards import Guards
 from schemas.keys import BROOK_KEY_BYTES_MAX, BrookKey
 from schemas.problems import Problem
 from schemas.replies import Appended, ConcurrencyConflict, Rejected
-from schemas.types import MESSAGE_ID_LENGTH_MAX, POSITION_MAX
+from schemas.types import POSITION_MAX
 
-_PYTHON: Final = {
-    "brook_client": "The producer's and reader's side.",
-    "schemas.commands": "What a producer sends.",
-    "schemas.replies": "What it gets back.",
-    "schemas.events": "What a reader gets.",
-    "schemas.keys": "Brook keys, and the ids made from them.",
-    "schemas.codec": "Bytes to commands and replies, and back.",
-    "worker.storage.base": "What the worker asks of a store: to implement for another one.",
-    "worker.locking.base": "What the worker asks of leases.",
-    "worker.sessions.base": "What the worker asks of a broker.",
-    "emulator.app": "The embedded services in a test.",
-    "emulator.handle": "The embedded services as another process.",
-    "emulator.faults": "Rules for faults.",
-}
+_PYTHON: Final = (
+    "brook_client",
+    "brook_client.sync",
+    "schemas.commands",
+    "schemas.replies",
+    "schemas.events",
+    "schemas.keys",
+    "schemas.codec",
+    "worker.storage.base",
+    "worker.locking.base",
+    "worker.sessions.base",
+    "emulator.app",
+    "emulator.handle",
+    "emulator.faults",
+)
 
 
 def pages() -> Mapping[str, str]:
@@ -51,24 +52,15 @@ def _messages() -> Iterator[str]:
     yield "Made from `schemas/`. JSON by default, MessagePack with content type `application/msgpack`. A field with a"
     yield "default may be left out. In a command an unknown field is an error; in a reply it is to be ignored."
     yield ""
-    yield "## A command's message"
+    yield "The properties of the messages, and what to do with a reply: [producers](../producers.md#the-message)."
     yield ""
-    yield "| property | |"
-    yield "|---|---|"
-    yield f"| message id | the command id, at most {MESSAGE_ID_LENGTH_MAX} characters |"
-    yield "| session id | `session_id_for(brook)` of `schemas.keys`: the brook key, or its hash, or its bucket |"
-    yield "| content type | `application/json` or `application/msgpack`; none is JSON |"
-    yield "| reply to | the worker's reply entity, one of `reply_entities_allowed`, or none |"
-    yield "| reply-to session id | the session that the reply is to have; without one, the brook's |"
+    yield "## A command"
     yield ""
     for kind in (AppendCommand, NewEvent, BrookKey, ClaimedCommand, Claim):
         yield from _struct(kind)
     yield f"A brook key has at most {BROOK_KEY_BYTES_MAX:,} bytes of UTF-8, a position is at most {POSITION_MAX:,}."
     yield ""
-    yield "## A reply's message"
-    yield ""
-    yield "The correlation id is the command's message id. The message id is a fixed function of the command id"
-    yield "(`reply_message_id` of `schemas.keys`), so that duplicate detection drops repetitions."
+    yield "## A reply"
     yield ""
     for reply in (Appended, ConcurrencyConflict, Rejected, Problem):
         yield from _struct(reply)
@@ -143,10 +135,8 @@ def _python() -> Iterator[str]:
     yield ""
     yield "Made from the docstrings: each says first what is guaranteed."
     yield ""
-    for module, what in _PYTHON.items():
+    for module in _PYTHON:
         yield f"## {module}"
-        yield ""
-        yield what
         yield ""
         yield f"::: {module}"
         yield ""

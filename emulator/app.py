@@ -1,7 +1,9 @@
 """The three services and the control interface as one: inside a test, or as a process of its own.
 
+```python
 async with Emulator(config=ServiceBusConfig(queues=(QueueConfig(name="commands"),))) as azure:
     client = ServiceBusClient.from_connection_string(azure.servicebus_connection_string)
+```
 """
 
 import asyncio

@@ -1,7 +1,9 @@
 """A typed handle on an emulator that runs as another process, for tests and benchmarks.
 
+```python
 async with start_emulator_process(config=path) as process:
     await process.control.add_rule(Rule(service="cosmos", effect=Answer(status=429), times=3))
+```
 """
 
 import asyncio

@@ -51,6 +51,14 @@ def test_every_page_is_in_the_navigation() -> None:
     assert missing == set()
 
 
+def test_no_page_is_in_the_navigation_twice() -> None:
+    """The theme would mark both, and lead from one to the other by its arrows."""
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    named = re.findall(r"[\w./-]+\.md", text)
+    assert named
+    assert sorted(named) == sorted(set(named))
+
+
 def test_words_that_the_glossary_rules_out_are_not_used() -> None:
     """Cheap on purpose: those that have no other meaning on any page."""
     ruled_out = re.compile(r"\b(cursors?|acks?|acked|stream version|event stream)\b", re.IGNORECASE)

@@ -91,6 +91,22 @@ def test_readme_is_the_first_page_and_its_picture_is_there(site: Path) -> None:
         assert (site / address).exists(), address
 
 
+def test_links_to_readme_lead_to_the_first_page(site: Path) -> None:
+    anchor = "programs-in-other-languages"
+    assert f'href="index.html#{anchor}"' in (site / "producers.html").read_text(encoding="utf-8")
+    assert f'id="{anchor}"' in (site / "index.html").read_text(encoding="utf-8")
+
+
+def test_what_names_a_row_of_a_table_stays_in_one_piece(site: Path) -> None:
+    assert "stylesheets/site.css" in (site / "settings.html").read_text(encoding="utf-8")
+    assert "white-space: nowrap" in (site / "stylesheets" / "site.css").read_text(encoding="utf-8")
+
+
+def test_braces_in_a_table_are_shown(site: Path) -> None:
+    """An extension of the theme's takes them for attributes, and they vanish: the units of metrics have them."""
+    assert "counter, {command}</td>" in (site / "telemetry.html").read_text(encoding="utf-8")
+
+
 def test_the_reference_is_made_from_the_code(site: Path) -> None:
     messages = (site / "reference" / "messages.html").read_text(encoding="utf-8")
     for shown in ("commandId", "concurrency-conflict", "base64 string", "metadata_depth_max"):
