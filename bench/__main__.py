@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Final
 
 import anyio
-import structlog
 from rich.console import Console
 
 from bench.figures import figures
+from bench.logs import log_warnings
 from bench.report import print_report, write
 from bench.runner import run_plan
 from bench.scenarios import full, quick
@@ -25,10 +25,7 @@ def main() -> int:
     parser.add_argument("--only", help="names of scenarios, parted by commas")
     parser.add_argument("--tree", type=Path, help="folder whose worker package is run, to compare a change")
     given = parser.parse_args()
-    structlog.configure(
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(30),
-    )
+    log_warnings()
     plan = full() if given.plan == "full" else quick()
     if given.only:
         names = given.only.split(",")

@@ -12,9 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-import anyio
 import msgspec
-import structlog
 from azure.cosmos.aio import ContainerProxy
 from azure.servicebus import NEXT_AVAILABLE_SESSION, ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
@@ -23,7 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.lab import COMMANDS, REPLIES, open_lab
+from bench.logs import log_warnings
 from worker.clients import blob_service_client, brooks_container, cosmos_client, servicebus_client
+from worker.commands.shared import run_async
 from worker.sessions.base import Complete
 from worker.sessions.servicebus import ServiceBusSessionSource
 from worker.settings import Settings
@@ -211,11 +211,8 @@ def table(costs: list[Cost]) -> Table:
 
 def main() -> int:
     """Measure and print."""
-    structlog.configure(
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(30),
-    )
-    costs = anyio.run(measure_costs, backend="asyncio", backend_options={"use_uvloop": True})
+    log_warnings()
+    costs = run_async(measure_costs)
     Console().print(table(costs))
     return 0
 

@@ -5,7 +5,6 @@ python -m bench.null_worker
 As fast as the SDK allows: while the replies of one group go out and it is completed, the next is received.
 """
 
-import importlib.util
 from typing import Final
 
 import anyio
@@ -17,6 +16,7 @@ from schemas.codec import decode_command
 from schemas.replies import Appended
 from schemas.types import START
 from worker.clients import servicebus_client
+from worker.commands.shared import run_async
 from worker.configuration import load_settings
 from worker.settings import Settings
 
@@ -80,8 +80,7 @@ async def run(settings: Settings) -> None:
 
 def main() -> None:
     """Run on the event loop that the worker runs on."""
-    uvloop = importlib.util.find_spec("uvloop") is not None
-    anyio.run(run, load_settings(), backend="asyncio", backend_options={"use_uvloop": uvloop})
+    run_async(run, load_settings())
 
 
 if __name__ == "__main__":

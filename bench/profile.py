@@ -16,12 +16,12 @@ from typing import Final
 
 import anyio
 import msgspec
-import structlog
 from rich.console import Console
 from rich.table import Table
 
 from bench.idle import measure_idle
 from bench.lab import Latency
+from bench.logs import log_warnings
 from bench.measure import Load, measure
 from bench.scenarios import MANY_SESSIONS
 from bench.workloads import hot, many
@@ -160,10 +160,7 @@ def main() -> int:
     parser.add_argument("--tree", type=Path, help="folder whose worker package is run")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
-    structlog.configure(
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(30),
-    )
+    log_warnings()
     given.results.mkdir(parents=True, exist_ok=True)
     console = Console()
     runs = (

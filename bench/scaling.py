@@ -7,7 +7,6 @@ sessions that never run out, and one. Of the figures the ratios within one run c
 """
 
 import argparse
-import logging
 import os
 import sys
 import time
@@ -18,11 +17,11 @@ from typing import Final
 import aiohttp
 import anyio
 import msgspec
-import structlog
 from rich.console import Console
 from rich.table import Table
 
 from bench.lab import COMMANDS, Lab, Latency, open_lab
+from bench.logs import log_warnings
 from bench.measure import read_replies
 from bench.processes import Usage, WorkerFailedError, WorkerProcess, total, usage, worker_process
 from bench.verify import WrongOutcomeError, check, read_brooks
@@ -297,10 +296,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=WORKERS, metavar="N", help="default: 1 2 4")
     given = parser.parse_args()
-    structlog.configure(
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-    )
+    log_warnings()
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)

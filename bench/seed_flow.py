@@ -8,7 +8,6 @@ sessions at once are those of the worker, and a session's messages are received 
 and the documents that it writes are the worker's own (`worker.protocol`), so that only the flow differs.
 """
 
-import importlib.util
 import uuid
 from typing import Any, Final
 
@@ -26,6 +25,7 @@ from schemas.codec import decode_command
 from schemas.keys import partition_key
 from schemas.replies import Reply
 from worker.clients import blob_service_client, brooks_container, cosmos_client, servicebus_client
+from worker.commands.shared import run_async
 from worker.configuration import load_settings
 from worker.locking.names import blob_name
 from worker.protocol import pending as large
@@ -195,8 +195,7 @@ async def run(settings: Settings) -> None:
 
 def main() -> None:
     """Run on the event loop that the worker runs on."""
-    uvloop = importlib.util.find_spec("uvloop") is not None
-    anyio.run(run, load_settings(), backend="asyncio", backend_options={"use_uvloop": uvloop})
+    run_async(run, load_settings())
 
 
 if __name__ == "__main__":

@@ -17,11 +17,11 @@ from typing import Final
 import anyio
 import anyio.abc
 import msgspec
-import structlog
 from rich.console import Console
 from rich.table import Table
 
 from bench.lab import Lab, Latency, open_lab
+from bench.logs import log_warnings
 from bench.measure import Load, worker_at
 from bench.processes import Usage, WorkerProcess
 from brook_client.client import BrookClient
@@ -222,10 +222,7 @@ def main() -> int:
     parser.add_argument("--warm-up", type=int, default=20_000, help="commands before memory is looked at")
     parser.add_argument("--time-max-s", type=float, default=1_800.0)
     given = parser.parse_args()
-    structlog.configure(
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(30),
-    )
+    log_warnings()
 
     async def run() -> Soak:
         with anyio.fail_after(given.time_max_s):

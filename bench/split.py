@@ -19,11 +19,11 @@ from typing import Final
 
 import anyio
 import msgspec
-import structlog
 from rich.console import Console
 from rich.table import Table
 
 from bench.lab import NO_LATENCY, Lab, Latency, open_lab
+from bench.logs import log_warnings
 from bench.measure import Load, worker_at
 from bench.workloads import hot
 from brook_client.client import BrookClient
@@ -181,10 +181,7 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=80)
     parser.add_argument("--tree", type=Path, help="folder whose worker package is run")
     given = parser.parse_args()
-    structlog.configure(
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(30),
-    )
+    log_warnings()
     for latency in (Latency(), NO_LATENCY):
         found = anyio.run(split, given.samples, latency, given.tree)
         Console().print(table(latency, found))
