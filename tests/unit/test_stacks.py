@@ -8,9 +8,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import yaml
 from testcontainers.core.network import Network
 
 from emulator.config import parse_config
+from tests.support import azurite
 from tests.support.docker_engine import PULL_ERROR, engine_without_images
 from tests.support.places import Connections
 from tests.support.stacks import choose, containers, entities
@@ -130,6 +132,12 @@ def test_a_vnext_image_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     with pytest.raises(StackError, match="take the legacy image"):
         containers.cosmos_container(OFFLINE)
+
+
+def test_the_images_are_those_of_the_compose_file_and_azurite_the_one_that_its_tests_know() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    assert {name: compose[name]["image"] for name in containers.IMAGES} == containers.IMAGES
+    assert containers.IMAGES["azurite"].endswith(f":{azurite.VERSION}")
 
 
 def test_azurite_serves_blobs_to_a_newer_client(monkeypatch: pytest.MonkeyPatch) -> None:

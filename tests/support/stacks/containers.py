@@ -36,7 +36,7 @@ IMAGES: Final = {
     "servicebus": "mcr.microsoft.com/azure-messaging/servicebus-emulator:2.0.1",
     "mssql": "mcr.microsoft.com/mssql/server:2022-latest",
     "cosmos": "mcr.microsoft.com/cosmosdb/linux/azure-cosmos-emulator:latest",
-    "azurite": "mcr.microsoft.com/azure-storage/azurite:latest",
+    "azurite": "mcr.microsoft.com/azure-storage/azurite:3.35.0",
 }
 IMAGE_VARIABLE: Final = "BROOK_TEST_IMAGE_{}"
 """Another image: BROOK_TEST_IMAGE_COSMOS and the like."""
