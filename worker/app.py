@@ -32,6 +32,7 @@ from worker.settings import Settings
 from worker.storage.cosmos import CosmosBrookStore
 from worker.storage.retries import RetryOptions
 from worker.telemetry.health import Health
+from worker.telemetry.instruments import VERSION
 from worker.telemetry.running import observed
 from worker.telemetry.scaling import ScalingSignal
 
@@ -55,16 +56,18 @@ async def run_worker(settings: Settings) -> None:
     """
     stopping = Stopping()
     async with anyio.create_task_group() as tasks, observed(settings, tasks) as observers:
-        await tasks.start(_watch_signals, tasks, stopping, settings.drain_grace_s, observers.health)
-        if settings.auto_provision:
-            await provision(settings)
-        async with open_server(settings, observers.signal) as server:
-            observers.health.running(lambda: server.trouble)
-            log.info("worker.started", queue=settings.command_queue, sessions_max=settings.max_concurrent_sessions)
-            try:
-                await server.run(stopping)
-            except* BrokerRefusedError as group:
-                raise StartError(f"command_queue: {_first(group)}") from group
+        with anyio.CancelScope() as starting:
+            await tasks.start(_watch_signals, tasks, starting, stopping, settings.drain_grace_s, observers.health)
+            log.info("worker.starting", version=VERSION)
+            if settings.auto_provision:
+                await provision(settings)
+            async with open_server(settings, observers.signal) as server:
+                observers.health.running(lambda: server.trouble)
+                log.info("worker.started", queue=settings.command_queue, sessions_max=settings.max_concurrent_sessions)
+                try:
+                    await server.run(stopping)
+                except* BrokerRefusedError as group:
+                    raise StartError(f"command_queue: {_first(group)}") from group
         log.info("worker.stopped")
         tasks.cancel_scope.cancel()
         return
@@ -159,13 +162,21 @@ async def _claim_store(settings: Settings) -> AsyncIterator[BlobClaimStore | Non
 
 
 async def _watch_signals(
-    tasks: TaskGroup, stopping: Stopping, grace_s: float, health: Health, *, task_status: anyio.abc.TaskStatus[None]
+    tasks: TaskGroup,
+    starting: anyio.CancelScope,
+    stopping: Stopping,
+    grace_s: float,
+    health: Health,
+    *,
+    task_status: anyio.abc.TaskStatus[None],
 ) -> None:
-    """First signal: stop by flag, with a bound. Second signal, or the bound: end at once."""
+    """First signal: stop by flag, with a bound, or give up the start. Second signal, or the bound: end at once."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         received = await anext(aiter(signals))
         log.info("worker.draining", signal=signal.Signals(received).name, grace_s=grace_s)
+        if health.is_starting:
+            starting.cancel()  # nothing is in hand, and a service that is silent would hold it up
         health.draining()
         stopping.set()
         with anyio.move_on_after(grace_s):

@@ -52,9 +52,9 @@ class Health:
         self._become(STARTING)
 
     @property
-    def state(self) -> str:
-        """Starting, running or draining."""
-        return self._state
+    def is_starting(self) -> bool:
+        """Whether the services are still being opened."""
+        return self._state == STARTING
 
     @property
     def is_broken(self) -> bool:

@@ -1,7 +1,13 @@
 """The start of a worker: one clear line when something is not as it must be."""
 
+import re
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
+import anyio
+import anyio.abc
 import pytest
 
 from tests.support.site import Place, Site
@@ -71,3 +77,38 @@ async def test_a_container_with_another_key_path_ends_the_start_and_is_left_as_i
     assert "/brookPartitionKey" in line
     properties = await place.container.read()
     assert properties["partitionKey"]["paths"] == ["/tenant"]
+
+
+@asynccontextmanager
+async def silent_port() -> AsyncIterator[int]:
+    """A server that takes every connection and never says a word."""
+
+    async def serve(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            await anyio.sleep_forever()
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        yield listener.extra(anyio.abc.SocketAttribute.local_port)
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("service", ["servicebus_connection_string", "cosmos_endpoint", "blob_connection_string"])
+async def test_a_signal_while_a_silent_service_is_opened_ends_it_at_once_and_in_order(
+    site: Site, place: Place, service: str, number: signal.Signals
+) -> None:
+    """Whoever stops a worker that is not up yet must not be told of a failure, nor wait for its time-outs."""
+    await place.make_container()
+    await site.blobs.create_container(place.lease_container)
+    async with silent_port() as port:
+        silent = re.sub(r"(?<=//127\.0\.0\.1):\d+", f":{port}", place.settings()[service])
+        assert f":{port}" in silent
+        async with place.worker(auto_provision="false", cosmos_timeout_s="20", **{service: silent}) as worker:
+            await worker.logged("worker.starting", timeout_s=START_S)
+            worker.send_signal(number)
+            told_s = anyio.current_time()
+            assert await worker.ended() == 0, worker.text()
+            assert anyio.current_time() - told_s < 4
+    assert "error:" not in worker.text()
+    assert [len(worker.lines(event)) for event in ("worker.started", "worker.stopped")] == [0, 1]
