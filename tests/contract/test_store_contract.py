@@ -11,7 +11,7 @@ from azure.cosmos.aio import CosmosClient
 
 from emulator.clock import SystemClock
 from emulator.cosmos import CosmosServer
-from emulator.faults import Answer, ApplyThenDrop, DropBefore, Faults, ReadBehind, Rule
+from emulator.faults import Answer, ApplyThenDrop, DropBefore, Faults, NoFault, ReadBehind, Rule, Truncate
 from emulator.journal import MemoryJournal
 from schemas.keys import BrookKey
 from schemas.types import EMPTY, CommandId, Position
@@ -312,6 +312,39 @@ class TestCosmosFailures:
         assert fired() == 1
         assert cosmos.faults.requests["cosmos", "batch"] - before == 2
         assert await cosmos.store.head_position(key) == 0
+
+    @pytest.mark.parametrize(
+        ("effect", "requests"), [(ApplyThenDrop(), 1), (Truncate(), 1), (NoFault(), 1), (Answer(status=503), 2)]
+    )
+    async def test_the_client_sends_no_write_twice_by_itself(
+        self, cosmos: CosmosBackend, key: BrookKey, effect: Any, requests: int
+    ) -> None:
+        """Whatever keeps the answer away: also where it does not come within the client's time. But for one answer."""
+        latency_s = 0.4 if isinstance(effect, NoFault) else 0.0
+        self.fail(cosmos, key, operation="batch", effect=effect, latency_s=latency_s)
+        before = cosmos.faults.requests["cosmos", "batch"]
+        async with CosmosClient(cosmos.server.endpoint, cosmos.server.key, read_timeout=0.2) as client:
+            container = client.get_database_client("brooks").get_container_client("events")
+            store = CosmosBrookStore(container, RetryOptions(attempts_max=1))
+            with pytest.raises(StoreUnavailableError):
+                await append(store, StoredHead(key=key), 1)
+        assert cosmos.faults.requests["cosmos", "batch"] - before == requests
+
+    async def test_a_write_that_is_cancelled_is_carried_out_first(self, cosmos: CosmosBackend, key: BrookKey) -> None:
+        """Cut off, it would leave its connection in a state that nobody knows."""
+        fired = self.fail(cosmos, key, operation="batch", times=1, effect=NoFault(), latency_s=0.1)
+        stored = None
+        with anyio.move_on_after(0.03) as scope:
+            stored = await append(cosmos.store, StoredHead(key=key), 1)
+        assert (scope.cancel_called, fired()) == (True, 1)
+        assert (await cosmos.store.load(key)).brook.head == stored
+
+    async def test_a_throttled_request_waits_as_long_as_it_is_told(self, cosmos: CosmosBackend, key: BrookKey) -> None:
+        """Longer than it would by itself."""
+        self.fail(cosmos, key, operation="batch", times=1, effect=Answer(status=449, retry_after_ms=300))
+        started_s = anyio.current_time()
+        await append(cosmos.store, StoredHead(key=key), 1)
+        assert anyio.current_time() - started_s >= 0.3
 
     async def test_an_outage_ends_in_a_domain_error_after_the_bounded_number_of_requests(
         self, cosmos: CosmosBackend, key: BrookKey

@@ -155,7 +155,11 @@ class CosmosBrookStore(PagedReads):
         return Written(etags=tuple(map(_etag, results)), charge_ru=float(headers.get(_CHARGE, 0)))
 
     async def _send(self, pk: str, operations: Sequence[Operation]) -> CosmosList:
-        """Exactly one request: what the client would send again by itself is left to `write`."""
+        """One request: what the client would send again by itself is left to `write`.
+
+        But for a 503, which azure-cosmos 4.17 sends once more, whatever it is told. That may be refused because the
+        first took effect, as any other that is sent again.
+        """
         options: dict[str, Any] = {}
         if token := self._session_tokens.get(pk):
             # A write needs none. But without one the client looks for its own, hashing the partition key in Python, for
@@ -167,7 +171,6 @@ class CosmosBrookStore(PagedReads):
             partition_key=pk,
             retry_connect=0,
             retry_read=0,
-            retry_status=0,
             no_response=True,
             **options,
         )
