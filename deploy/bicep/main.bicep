@@ -2,7 +2,7 @@
 //   az deployment group create --resource-group RG --template-file deploy/bicep/main.bicep --parameters name=NAME
 targetScope = 'resourceGroup'
 
-@description('Begins the names of what is made; names in Azure are unique, so a short hash follows where they must be.')
+@description('Begins the names of what is made: letters, digits and hyphens. Names in Azure are unique, so a short hash follows where they must be.')
 @minLength(3)
 @maxLength(11)
 param name string = 'brooks'
@@ -87,7 +87,7 @@ module serviceBus 'servicebus.bicep' = {
 module cosmos 'cosmos.bicep' = {
   name: 'brooks-cosmos'
   params: {
-    accountName: '${name}-${suffix}'
+    accountName: '${toLower(name)}-${suffix}' // no capitals there
     location: location
     databaseName: cosmosDatabase
     containerName: cosmosContainer
