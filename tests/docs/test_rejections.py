@@ -20,12 +20,12 @@ def test_every_code_has_its_row() -> None:
 
 
 def test_what_is_dead_lettered_is_what_the_worker_dead_letters() -> None:
-    """In the intake by `_dead_lettered(delivery, code, …)`, and as a `DeadLetter` for a contradiction."""
+    """In the intake by `_dead_lettered(delivery, code, …)`, and in the group by `dead_letter(code, …)`."""
     found = set()
     for path in (ROOT / "worker" / "sessions").glob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for call in ast.walk(tree):
-            if isinstance(call, ast.Call) and ast.unparse(call.func) in ("_dead_lettered", "DeadLetter"):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) in ("_dead_lettered", "dead_letter"):
                 found |= {ast.unparse(one) for one in call.args if "RejectionCode." in ast.unparse(one)}
     codes = {RejectionCode[text.removeprefix("RejectionCode.")].value for text in found}
     # Those that the decoder finds are raised with their code.
