@@ -10,6 +10,7 @@ from pathlib import Path
 
 import anyio
 import anyio.lowlevel
+import msgspec
 import pytest
 import typer
 from rich.console import Console
@@ -168,6 +169,23 @@ async def test_a_table_shows_text_as_it_is_and_only_the_size_of_other_data() -> 
     await write_table(events(), "order|1", Console(file=output, width=160))
     assert "[red]für später[/red]" in output.getvalue()
     assert "2 bytes" in output.getvalue()
+
+
+async def test_a_table_keeps_times_whole_on_a_narrow_terminal_and_cuts_nothing_away() -> None:
+    async def events() -> AsyncIterator[RecordedEvent]:
+        event = recorded(7, b'{"by": "me"}')
+        yield msgspec.structs.replace(event, event_id="e" * 30, command_id=CommandId("c" * 30))
+
+    output = io.StringIO()
+    assert await write_table(events(), "order|1", Console(file=output, width=80)) == 1
+    assert recorded(7, b"").time in output.getvalue()
+    assert "…" not in output.getvalue()
+
+
+async def test_a_brook_without_events_is_told_in_words() -> None:
+    output = io.StringIO()
+    assert await write_table(recorded_events(0), "order|1", Console(file=output, width=80)) == 0
+    assert output.getvalue() == "order|1: no events there\n"
 
 
 def test_the_version_is_told() -> None:

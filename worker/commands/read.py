@@ -49,9 +49,9 @@ async def write_ndjson(events: AsyncIterator[RecordedEvent], console: Console) -
 async def write_table(events: AsyncIterator[RecordedEvent], title: str, console: Console) -> int:
     """Write a table with the beginning of each event's data; returns how many rows."""
     table = Table(title=Text(title), title_justify="left")
-    table.add_column("position", justify="right")
+    table.add_column("position", justify="right", no_wrap=True)
     for name in ("type", "event id", "time", "command", "data"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold", no_wrap=name == "time")
     async for event in events:
         cells = (
             str(event.position),
@@ -62,7 +62,7 @@ async def write_table(events: AsyncIterator[RecordedEvent], title: str, console:
             _data(event),
         )
         table.add_row(*map(Text, cells))
-    console.print(table)
+    console.print(table if table.row_count else Text(f"{title}: no events there"))
     return table.row_count
 
 
