@@ -71,6 +71,9 @@ class BrookClient:
         send_time_max_s: float = _SEND_TIME_MAX_S,
         claims: ClaimUploads | None = None,
     ) -> None:
+        way_there: object = connect
+        if isinstance(way_there, str):
+            raise TypeError("connect: is text; give with_connection_string(…) or with_credential(…)")
         if (reply_topic is None) != (subscription is None):
             raise ValueError("replies of a topic come by a subscription: give both reply_topic and subscription")
         self._connect = connect
@@ -247,7 +250,7 @@ class BrookClient:
         Events past the head are never shown. Raises RuntimeError where the client was made without a reader.
         """
         if self._reader is None:
-            raise RuntimeError("this client cannot read: give it a reader when you make it")
+            raise RuntimeError("this client cannot read: make it with `reader`, a blocking one with `open_reader`")
         return read(self._reader, brook, from_position=from_position, backward=backward)
 
     def _check_open(self) -> None:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -56,6 +56,14 @@ async def test_outside_its_block_a_client_says_so_and_starts_nothing(use: str, s
     with pytest.raises(BrookClientError, match="`async with`"):
         await USES[use](client)
     assert tasks_of_clients() == [], "a task that nobody would ever stop"
+
+
+async def test_a_connection_string_in_the_place_of_what_connects_is_told() -> None:
+    text: Any = NOBODY
+    with pytest.raises(TypeError, match="connect: is text; give with_connection_string"):
+        BrookClient(text)
+    with pytest.raises(TypeError, match="connect: is text; give with_connection_string"), sync.BrookClient(text):
+        pass
 
 
 async def test_a_client_is_entered_once() -> None:
