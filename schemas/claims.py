@@ -8,11 +8,9 @@ from typing import Final
 import msgspec
 
 from schemas.problems import Problem, shortened
+from schemas.types import NUMBER_MAX
 
 BLOB_NAME_LENGTH_MAX: Final = 250
-
-NUMBER_MAX: Final = 2**53 - 1
-"""What every language can hold exactly."""
 
 BLOB_NAME: Final = re.compile(r"[A-Za-z0-9_-]+(?:[./][A-Za-z0-9_-]+)*")
 SHA_256: Final = re.compile(r"[0-9a-f]{64}")

@@ -98,7 +98,10 @@ def decode_command(body: bytes, content_type: str | None = None) -> AppendComman
 
 
 def decode_message(body: bytes, content_type: str | None = None) -> Command:
-    """Read what a message on the command queue holds: a command with its events, or with a claim. Raises as above."""
+    """Read what a message on the command queue holds: a command with its events or with a claim.
+
+    Raises CommandDecodeError, as `decode_command` does.
+    """
     kind = _command_kind(content_type)
     try:
         return _COMMANDS[kind].decode(body)

@@ -15,7 +15,7 @@ from schemas.claims import claim_problems
 from schemas.commands import AppendCommand, ClaimedCommand, Command, NewEvent
 from schemas.problems import Problem, is_encodable, shortened
 from schemas.replies import Rejected, RejectionCode, rejected
-from schemas.types import EMPTY, POSITION_MAX
+from schemas.types import EMPTY, NUMBER_MAX, POSITION_MAX
 
 PROBLEMS_MAX: Final = 10
 """A rejection lists no more."""
@@ -24,7 +24,6 @@ _NO_TIME: Final = "is not an RFC 3339 date-time with offset"
 _TIME_EXAMPLE: Final = "write 2026-01-31T12:00:00Z"
 _ID_KEPT_LENGTH_MAX: Final = 128
 _ID_HASH_BYTES: Final = 16
-_INTEGER_MAX: Final = 2**53 - 1
 RFC_3339: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
@@ -213,7 +212,7 @@ def _json_value(field: str, value: Any, depth: int) -> Iterator[Problem]:
         if not is_encodable(value):
             yield Problem(field, "contains a lone surrogate", "send well-formed Unicode")
     elif isinstance(value, int):  # a bool is one, and never too large
-        if abs(value) > _INTEGER_MAX:
+        if abs(value) > NUMBER_MAX:
             yield Problem(field, "is beyond 2^53 - 1 and would lose digits", "send it as a string")
     elif isinstance(value, float):
         if not math.isfinite(value):
@@ -225,7 +224,7 @@ def _json_value(field: str, value: Any, depth: int) -> Iterator[Problem]:
 def _is_plain(value: object) -> bool:
     """Whether nothing can be wrong with a value: told of most, several times faster than by looking closely."""
     if isinstance(value, int):  # a bool is one
-        return -_INTEGER_MAX <= value <= _INTEGER_MAX
+        return -NUMBER_MAX <= value <= NUMBER_MAX
     return value is None or (isinstance(value, str) and value.isascii())
 
 

@@ -11,13 +11,13 @@ from typing import Any, Final, get_args
 
 import msgspec
 
-from schemas.claims import BLOB_NAME, BLOB_NAME_LENGTH_MAX, NUMBER_MAX, PAYLOAD_DIGEST, SHA_256
+from schemas.claims import BLOB_NAME, BLOB_NAME_LENGTH_MAX, PAYLOAD_DIGEST, SHA_256
 from schemas.commands import SCHEMA_VERSION, Command
 from schemas.events import RecordedEvent
 from schemas.guards import RFC_3339
 from schemas.keys import BROOK_KEY_BYTES_MAX
 from schemas.replies import RejectionCode, Reply
-from schemas.types import EMPTY, MESSAGE_ID_LENGTH_MAX, POSITION_MAX
+from schemas.types import EMPTY, MESSAGE_ID_LENGTH_MAX, NUMBER_MAX, POSITION_MAX
 
 Json = dict[str, Any]
 

@@ -14,8 +14,11 @@ START: Final = Position(0)
 EMPTY: Final = Position(-1)
 """The head position of a brook without events."""
 
-POSITION_MAX: Final = Position(2**53 - 2)
-"""Cosmos DB stores numbers as IEEE-754 doubles: integers are exact up to 2**53 - 1."""
+NUMBER_MAX: Final = 2**53 - 1
+"""What every language, and Cosmos DB, can hold exactly: JSON's numbers are IEEE-754 doubles to most of them."""
+
+POSITION_MAX: Final = Position(NUMBER_MAX - 1)
+"""So that the number of events, which is one more, is exact too."""
 
 MESSAGE_ID_LENGTH_MAX: Final = 128
 """Service Bus: message ids and session ids hold at most 128 characters."""

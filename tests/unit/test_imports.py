@@ -174,6 +174,7 @@ def test_the_ports_know_only_what_they_speak_of() -> None:
 def test_handlers_carry_out_decisions_through_the_ports() -> None:
     allowed = (
         "worker.handlers",
+        "worker.guess",
         "worker.protocol",
         "worker.storage.base",
         "worker.locking.base",

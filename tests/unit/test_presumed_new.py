@@ -7,9 +7,9 @@ import pytest
 from schemas.keys import BrookKey
 from schemas.types import Position
 from tests.support.brooks import KEY, event, prepared
+from worker.guess import Guess
 from worker.handlers.append import AppendHandler
 from worker.handlers.brook import BrookState
-from worker.handlers.guess import Guess
 from worker.protocol.model import Limits
 from worker.protocol.pending import Pending, pending_document
 from worker.protocol.verdicts import Accepted, AlreadyAppended, Conflicted

@@ -18,7 +18,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 from schemas.claims import is_blob_name
 from worker.claims.base import PIECE_BYTES_MAX, ClaimGoneError, ClaimsMisconfiguredError, ClaimsUnavailableError
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _ATTEMPTS_MAX: Final = 4
 _BACKOFF_FIRST_S: Final = 0.1
@@ -67,7 +67,7 @@ class BlobClaimStore:
             return False
         return True
 
-    async def ask(self, request: Callable[[], Awaitable[T]]) -> T:
+    async def ask(self, request: Callable[[], Awaitable[_T]]) -> _T:
         """Send a request, a few times while that may help.
 
         Raises ClaimGoneError when the blob is not there, or not in the state asked for; ClaimsUnavailableError.

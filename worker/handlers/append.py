@@ -8,8 +8,8 @@ import anyio
 import msgspec
 
 from schemas.types import CommandId
+from worker.guess import Guess
 from worker.handlers.brook import BatchFacts, BrookState, BrookWriter, settled_at
-from worker.handlers.guess import Guess
 from worker.handlers.large import append_large
 from worker.handlers.lookup import Lookup
 from worker.handlers.recovery import recover

@@ -18,6 +18,7 @@ from azure.storage.blob import StorageErrorCode
 from azure.storage.blob.aio import BlobClient, BlobLeaseClient, BlobServiceClient
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
 
+from worker.guess import Guess
 from worker.locking.acquire import acquire_patiently, may_pass, note_retry
 from worker.locking.base import LeaseLostError, LeaseMisconfiguredError, LeaseTimeoutError, LeaseUnavailableError
 from worker.locking.names import blob_name
@@ -41,18 +42,19 @@ _EXISTS: Final = frozenset({"BlobAlreadyExists", "LeaseIdMissing"})
 _FORBIDDEN: Final = (401, 403)
 _ENTRY: Final = "blob_connection_string, or the roles of the identity"
 _RELEASE_ATTEMPTS: Final = 3
-_SURE_AFTER: Final = 2
-"""New brooks come in rows: after so many, the next blob is made before it was found missing, which saves a request."""
 
 
 class BlobLeaseManager:
-    """Hands out leases on the blobs of `container`; a blob that is missing is made on the way."""
+    """Hands out leases on the blobs of `container`; a blob that is missing is made on the way.
+
+    New brooks come in rows: then the next blob is made before it was found missing, which saves a request.
+    """
 
     def __init__(self, service: BlobServiceClient, container: str, options: LeaseOptions) -> None:
         self._service = service
         self._container = container
         self._options = options
-        self._new_in_a_row = 0
+        self._new_blobs = Guess()
 
     async def acquire(self, key: str) -> "BlobLease":
         """Take the lease, waiting up to `acquire_timeout_s` and for the answer to the last request.
@@ -61,7 +63,7 @@ class BlobLeaseManager:
         the service refuses the credentials.
         """
         blob = self._service.get_blob_client(self._container, blob_name(key))
-        lease = BlobLease(key, blob, self._options.duration_s, make_first=self._new_in_a_row >= _SURE_AFTER)
+        lease = BlobLease(key, blob, self._options.duration_s, make_first=bool(self._new_blobs))
         try:
             taken = await acquire_patiently(key, lease.try_take, self._options)
         except (LeaseTimeoutError, LeaseMisconfiguredError):
@@ -70,7 +72,7 @@ class BlobLeaseManager:
             with anyio.move_on_after(REQUEST_TIMEOUT_S, shield=True), contextlib.suppress(LeaseUnavailableError):
                 await lease.release()
             raise
-        self._new_in_a_row = self._new_in_a_row + 1 if lease.is_new else 0
+        self._new_blobs.note(was_so=lease.is_new)
         return taken
 
 
