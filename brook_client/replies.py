@@ -23,6 +23,7 @@ from azure.servicebus.exceptions import (
 from brook_client.dispatch import ReplyDispatcher
 from brook_client.errors import ReplyUnavailableError
 from brook_client.messages import UnreadableReplyError, received_reply
+from worker.closing import close_without_pause
 
 log = structlog.get_logger()
 
@@ -218,7 +219,7 @@ async def _close(receiver: ServiceBusReceiver) -> None:
     """Close within a bound, whatever becomes of it: the session is free once the connection is gone."""
     with anyio.move_on_after(_CLOSE_TIMEOUT_S, shield=True):
         try:
-            await receiver.close()
+            await close_without_pause(receiver)
         except (ServiceBusError, OSError):
             log.debug("client.receiver-close-failed")
 

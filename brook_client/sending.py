@@ -20,6 +20,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_before_delay, wait_
 
 from brook_client.errors import CommandTooLargeError, SendError
 from schemas.types import CommandId
+from worker.closing import close_without_pause
 
 log = structlog.get_logger()
 
@@ -257,7 +258,7 @@ class CommandSender:
             return
         with anyio.move_on_after(_CLOSE_TIMEOUT_S, shield=True):
             try:
-                await sender.close()
+                await close_without_pause(sender)
             except (ServiceBusError, OSError, ValueError):
                 log.debug("client.sender-close-failed", queue=self._queue)
 

@@ -163,7 +163,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, Meta(gt=0, le=60, description="How long one attempt to accept a session waits for one.")
     ] = 5.0
     session_idle_s: Annotated[
-        float, Meta(gt=0, le=60, description="A session without commands for this long is given back.")
+        float,
+        Meta(gt=0, le=60, description="A session without commands for this long is given back; sooner if others wait."),
     ] = 1.0
     session_hold_max_s: Annotated[
         float, Meta(gt=0, le=3600, description="A session is given back after this long when every slot is busy.")

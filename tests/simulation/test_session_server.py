@@ -436,6 +436,34 @@ async def test_a_brook_whose_partition_does_not_answer_holds_up_no_other() -> No
     assert [delivery.message_id for delivery in world.broker.completed] == ["good"]
 
 
+async def test_idle_sessions_give_their_slots_to_those_that_wait() -> None:
+    world = World()
+    for number in range(40):
+        world.send(command(command_id=f"c{number}", key=BrookKey("many", str(number))))
+    options = msgspec.structs.replace(OPTIONS, max_concurrent_sessions=2, session_idle_s=60, session_hold_max_s=60)
+    async with world.running(options):
+        await wait_until(
+            lambda: len(world.outcomes()) == 40, "the replies of all, though idle sessions may stay a minute"
+        )
+        world.stopping.set()
+
+
+async def test_an_idle_session_is_kept_where_nobody_waits_though_all_slots_are_busy() -> None:
+    world = World()
+    brooks = [BrookKey("few", str(number)) for number in range(2)]
+    options = msgspec.structs.replace(OPTIONS, max_concurrent_sessions=2, session_idle_s=60, session_hold_max_s=60)
+    async with world.running(options):
+        for turn in range(5):
+            for brook in brooks:
+                world.send(command(command_id=f"{brook}-{turn}", key=brook))
+            await wait_until(lambda: world.broker.pending() == 0, "every message settled")
+        # At first both came at once, as if more were waiting; that they came again showed that none is.
+        for _ in range(50):
+            await anyio.lowlevel.checkpoint()
+        assert len(world.broker.held()) == 2
+        world.stopping.set()
+
+
 async def test_a_hot_brook_gives_its_slot_to_others_after_its_turn() -> None:
     world = World()
     options = msgspec.structs.replace(OPTIONS, max_concurrent_sessions=1, session_hold_max_s=0.05, group_commands_max=5)

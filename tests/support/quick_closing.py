@@ -12,14 +12,14 @@ import pytest
 from azure.servicebus._pyamqp.aio._client_async import AMQPClientAsync
 
 _LOOK_S: Final = 0.02
+_OWN: Final[Callable[[Any], Coroutine[Any, Any, None]]] = AMQPClientAsync._keep_alive_async
 
 
 def close_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the keep-alive task of every client end as soon as the client is being closed."""
-    keep_alive: Callable[[Any], Coroutine[Any, Any, None]] = AMQPClientAsync._keep_alive_async
 
     async def ending_soon(client: Any) -> None:
-        task = asyncio.ensure_future(keep_alive(client))
+        task = asyncio.ensure_future(_OWN(client))
         try:
             while not task.done() and not client._shutdown:
                 await asyncio.wait([task], timeout=_LOOK_S)
@@ -28,3 +28,8 @@ def close_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
             await asyncio.wait([task])
 
     monkeypatch.setattr(AMQPClientAsync, "_keep_alive_async", ending_soon)
+
+
+def close_at_its_own_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the client as it is, for a test of how the product closes it."""
+    monkeypatch.setattr(AMQPClientAsync, "_keep_alive_async", _OWN)

@@ -40,7 +40,6 @@ _STOP_LOOK_S: Final = 1.0
 class PipelineOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How one session is worked on; see the settings of the same names."""
 
-    session_idle_s: float
     group_commands_max: int
     group_bytes_max: int
 
@@ -58,7 +57,8 @@ class PipelineOptions(msgspec.Struct, frozen=True, kw_only=True):
 class Pipeline:
     """Works on one session from its acceptance until it is idle, or may not stay, or the worker stops.
 
-    `may_stay` is asked before each receive; `on_progress` is told of each group that is done with.
+    `may_stay` is asked before each receive, and `idle_max_s` how long it may go on without a command;
+    `on_progress` is told of each group that is done with.
     """
 
     def __init__(
@@ -68,12 +68,14 @@ class Pipeline:
         options: PipelineOptions,
         *,
         may_stay: Callable[[], bool],
+        idle_max_s: Callable[[], float],
         on_progress: Callable[[], None],
     ) -> None:
         self._session = session
         self._groups = groups
         self._options = options
         self._may_stay = may_stay
+        self._idle_max_s = idle_max_s
         self._on_progress = on_progress
         self._received = Backlog[Delivery](options.group_commands_max * _WAITING_GROUPS_MAX)
         self._decided = Backlog[Decided](options.group_commands_max * _FINISHING_GROUPS_MAX)
@@ -107,8 +109,8 @@ class Pipeline:
 
     async def _receive_some(self, count_max: int, stopping: Stopping) -> Sequence[Delivery]:
         """What comes before the session counts as idle; nothing when it is time to stop."""
-        idle_at_s = anyio.current_time() + self._options.session_idle_s
-        while not stopping.is_set and (left_s := idle_at_s - anyio.current_time()) > 0:
+        since_s = anyio.current_time()
+        while not stopping.is_set and (left_s := since_s + self._idle_max_s() - anyio.current_time()) > 0:
             if deliveries := await self._session.receive(count_max, min(left_s, _STOP_LOOK_S)):
                 return deliveries
         return ()

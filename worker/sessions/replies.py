@@ -12,6 +12,7 @@ from azure.servicebus.aio import ServiceBusClient, ServiceBusSender
 from azure.servicebus.exceptions import MessageSizeExceededError, ServiceBusError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from worker.closing import close_without_pause
 from worker.sessions.base import BrokerUnavailableError, OutgoingReply
 from worker.sessions.servicebus import broker_error
 from worker.telemetry.instruments import REQUESTS, RETRIES
@@ -186,6 +187,6 @@ async def _close_all(senders: Iterable[ServiceBusSender]) -> None:
 async def _close(sender: ServiceBusSender) -> None:
     with anyio.move_on_after(_CLOSE_TIMEOUT_S, shield=True):
         try:
-            await sender.close()
+            await close_without_pause(sender)
         except Exception as error:  # noqa: BLE001 - it is given up anyway
             log.debug("replies.close-failed", error=type(error).__name__)

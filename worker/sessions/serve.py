@@ -21,9 +21,11 @@ from worker.sessions.base import (
 from worker.sessions.breaker import Breaker
 from worker.sessions.causes import EXPECTED, cause_of
 from worker.sessions.group import GroupProcessor
+from worker.sessions.idling import IdlePolicy
 from worker.sessions.observed import lost_with
 from worker.sessions.pipeline import Pipeline, PipelineOptions
 from worker.sessions.stopping import Stopping
+from worker.sessions.trial import Trial
 from worker.storage.base import StoreUnavailableError
 from worker.telemetry.instruments import LOSSES
 
@@ -43,6 +45,7 @@ class SessionOptions(PipelineOptions, frozen=True, kw_only=True):
     """How sessions are worked on; see the settings of the same names."""
 
     max_concurrent_sessions: int
+    session_idle_s: float
     session_pause_initial_s: float
     session_pause_max_s: float
     session_hold_max_s: float
@@ -50,18 +53,28 @@ class SessionOptions(PipelineOptions, frozen=True, kw_only=True):
 
 
 class SessionServer:
-    """Works on up to `max_concurrent_sessions` sessions at once until it is told to stop."""
+    """Works on up to `max_concurrent_sessions` sessions at once until it is told to stop.
+
+    `trial` tells whether an outage is one, and over, where sessions do not.
+    """
 
     def __init__(
-        self, source: SessionSource, leases: LeaseManager, groups: GroupProcessor, options: SessionOptions
+        self,
+        source: SessionSource,
+        leases: LeaseManager,
+        groups: GroupProcessor,
+        options: SessionOptions,
+        trial: Trial,
     ) -> None:
         self._source = source
         self._leases = leases
         self._groups = groups
         self._options = options
+        self._trial = trial
         self._breaker = Breaker(
             pause_initial_s=options.session_pause_initial_s, pause_max_s=options.session_pause_max_s
         )
+        self._idle = IdlePolicy(options.session_idle_s)
         self._closing = 0
         self._closed = anyio.Event()
         self._accepting = anyio.CapacityLimiter(options.max_concurrent_sessions)
@@ -86,6 +99,9 @@ class SessionServer:
         while not stopping.is_set:
             async with self._breaker.admission(stopping):
                 well = await self._accept_and_serve(closers, stopping)
+                if self._breaker.is_doubtful:
+                    with stopping.unless_stopping():
+                        await self._breaker.try_services(self._trial)
             if not well:
                 await stopping.sleep(self._options.session_pause_initial_s * (0.5 + random.random() / 2))
 
@@ -94,12 +110,14 @@ class SessionServer:
         session = None
         accepted_at_s = 0.0
         try:
-            session = await self._accept(stopping)
+            session, asked_at_s = await self._accept(stopping)
             if session is not None:
                 accepted_at_s = anyio.current_time()
                 self._accepted_any = True
-                await self._serve(session, stopping)
+                self._idle.accepted(session.session_id, accepted_at_s - asked_at_s)
+                await self._serve(session, stopping, asked_at_s)
             elif not stopping.is_set:
+                self._idle.none_came()
                 self._breaker.answered()
         except EXPECTED as error:
             if isinstance(error, BrokerRefusedError) and not self._accepted_any:
@@ -116,24 +134,27 @@ class SessionServer:
             if session is not None:
                 # First of all, so that it is given back though we are cancelled.
                 self._closing += 1
+                self._idle.given_back(session.session_id)
                 closers.start_soon(self._close, session)
                 # That takes up to a second, in which the next session can be accepted; but not without end.
                 while self._closing > _CLOSING_MAX:
                     await self._closed.wait()
         return True
 
-    async def _accept(self, stopping: Stopping) -> CommandSession | None:
-        """Ask for a session: all slots do while sessions come, fewer and fewer while none does."""
+    async def _accept(self, stopping: Stopping) -> tuple[CommandSession | None, float]:
+        """Ask for a session, and tell when: all slots do while sessions come, fewer and fewer while none does."""
         session = None
+        asked_at_s = anyio.current_time()
         with stopping.unless_stopping():
             async with self._accepting:
+                asked_at_s = anyio.current_time()
                 session = await self._source.accept()
             if session is None:
                 fewer = self._accepting.total_tokens // 2
                 self._accepting.total_tokens = max(fewer, min(_ACCEPTORS_MIN, self._options.max_concurrent_sessions))
             else:
                 self._accepting.total_tokens = self._options.max_concurrent_sessions
-        return session
+        return session, asked_at_s
 
     async def _close(self, session: CommandSession) -> None:
         try:
@@ -143,7 +164,7 @@ class SessionServer:
             self._closed.set()
             self._closed = anyio.Event()
 
-    async def _serve(self, session: CommandSession, stopping: Stopping) -> None:
+    async def _serve(self, session: CommandSession, stopping: Stopping, asked_at_s: float) -> None:
         """Work on one session under its lease until it is idle, lost or the worker stops.
 
         Raises the StoreError, LeaseError or BrokerError that ended it; then nothing in hand was settled.
@@ -152,19 +173,22 @@ class SessionServer:
         try:
             async with anyio.create_task_group() as keepers:
                 keepers.start_soon(session.keep_locked)
-                await self._work_under_lease(session, keepers, stopping)
+                await self._work_under_lease(session, keepers, stopping, asked_at_s)
                 keepers.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise cause_of(group) from group
         finally:
             self._serving -= 1
 
-    async def _work_under_lease(self, session: CommandSession, keepers: TaskGroup, stopping: Stopping) -> None:
+    async def _work_under_lease(
+        self, session: CommandSession, keepers: TaskGroup, stopping: Stopping, asked_at_s: float
+    ) -> None:
         pipeline = Pipeline(
             session,
             self._groups,
             self._options,
             may_stay=partial(self._may_stay, anyio.current_time()),
+            idle_max_s=lambda: self._idle.keep_s(all_busy=self._all_busy),
             on_progress=self._breaker.succeeded,
         )
         # What has queued up arrives while the lease is taken: it makes one group, not a first one and the rest.
@@ -174,6 +198,7 @@ class SessionServer:
             lease = await self._leases.acquire(session.session_id)
         if lease is None:
             return
+        self._idle.opened(anyio.current_time() - asked_at_s)
         try:
             log.debug("session.accepted", session=session.session_id)
             keepers.start_soon(partial(keep_renewed, lease, renew_after_s=self._options.lease_renew_after_s))
@@ -186,11 +211,14 @@ class SessionServer:
                 except LeaseUnavailableError as error:
                     log.warning("lease.release-failed", key=lease.key, reason=str(error))
 
+    @property
+    def _all_busy(self) -> bool:
+        return self._serving >= self._options.max_concurrent_sessions
+
     def _may_stay(self, since_s: float) -> bool:
         """Whether a session may be worked on further: others wait only where no slot is free to accept them."""
         held_s = anyio.current_time() - since_s
-        all_busy = self._serving >= self._options.max_concurrent_sessions
-        return held_s < (self._options.session_hold_max_s if all_busy else _HELD_MAX_S)
+        return held_s < (self._options.session_hold_max_s if self._all_busy else _HELD_MAX_S)
 
     def _note_end(self, session: CommandSession | None, error: Exception) -> None:
         name = session.session_id if session is not None else None

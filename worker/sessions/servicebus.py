@@ -15,6 +15,7 @@ from azure.servicebus import NEXT_AVAILABLE_SESSION, ServiceBusReceivedMessage
 from azure.servicebus import exceptions as errors
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
 
+from worker.closing import close_without_pause
 from worker.sessions.base import (
     Abandon,
     BrokerRefusedError,
@@ -302,6 +303,6 @@ async def _close(receiver: ServiceBusReceiver) -> None:
     """Close a receiver, whatever state it is in."""
     with anyio.move_on_after(_CLOSE_TIMEOUT_S, shield=True):
         try:
-            await receiver.close()
+            await close_without_pause(receiver)
         except Exception as error:  # noqa: BLE001 - it is given up anyway; the broker frees the session by itself
             log.debug("session.close-failed", error=type(error).__name__)

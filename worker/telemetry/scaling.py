@@ -5,25 +5,19 @@ for it is in vain. What counts is how many slots are busy, and whether a slot th
 """
 
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
+from worker.sessions.idling import AT_ONCE_S, GivenBack
 from worker.telemetry.instruments import SLOTS, SLOTS_WANTED
 
 WINDOW_S: Final = 60.0
 """What the signal looks back on. Shorter than a scaler's stabilisation, longer than its polling."""
 
-AT_ONCE_S: Final = 1.0
-"""A session that a slot gets so soon after it became free was waiting: opening one takes up to half a second."""
-
-_SAME_AGAIN_S: Final = 5.0
-"""A session that comes back to us so soon after we gave it back was not waiting for a slot."""
-
 _EVENTS_MAX: Final = 10_000
-_GIVEN_BACK_MAX: Final = 10_000
 
 
 class Scaling(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -64,18 +58,17 @@ class ScalingSignal:
         self._marks: deque[tuple[float, float, int]] = deque([(self._started_at_s, 0.0, 0)])
         self._events: deque[tuple[float, str]] = deque(maxlen=_EVENTS_MAX)
         self._freed: deque[float] = deque(maxlen=slots)
-        self._given_back: OrderedDict[str, float] = OrderedDict()
+        self._given_back = GivenBack(clock)
         self._wanted = 0.0
         SLOTS.set(slots)
 
     def accepted(self, session_id: str) -> None:
         """Note that a slot got a session."""
         now_s = self._clock()
-        given_back_at_s = self._given_back.pop(session_id, None)
-        is_new = given_back_at_s is None or now_s - given_back_at_s > _SAME_AGAIN_S
+        came_again = self._given_back.took(session_id)
         self._note_busy(now_s, 1)
         self._events.append((now_s, "accepted"))
-        if self._freed and now_s - self._freed.popleft() < AT_ONCE_S and is_new:
+        if self._freed and now_s - self._freed.popleft() < AT_ONCE_S and not came_again:
             self._events.append((now_s, "turn-at-once"))
 
     def given_back(self, session_id: str) -> None:
@@ -85,9 +78,7 @@ class ScalingSignal:
             self._freed.append(now_s)
             self._events.append((now_s, "turn"))
         self._note_busy(now_s, -1)
-        self._given_back[session_id] = now_s
-        if len(self._given_back) > _GIVEN_BACK_MAX:
-            self._given_back.popitem(last=False)
+        self._given_back.note(session_id)
 
     def accept_timed_out(self) -> None:
         """Note that no session had anything to do for a slot that waited."""
