@@ -14,7 +14,7 @@ from anyio.abc import TaskGroup
 from schemas.guards import Guards
 from worker.claims.blob import BlobClaimStore
 from worker.claims.resolve import Claims
-from worker.clients import blob_service_client, cosmos_client, servicebus_client
+from worker.clients import blob_service_client, brooks_container, cosmos_client, servicebus_client, store_retries
 from worker.errors import StartError, WorkerError
 from worker.handlers.append import AppendHandler
 from worker.handlers.lookup import Lookup
@@ -29,8 +29,8 @@ from worker.sessions.serve import SessionOptions, SessionServer
 from worker.sessions.servicebus import ServiceBusSessionSource
 from worker.sessions.stopping import Stopping
 from worker.settings import Settings
+from worker.storage.base import BrookStore
 from worker.storage.cosmos import CosmosBrookStore
-from worker.storage.retries import RetryOptions
 from worker.telemetry.health import Health
 from worker.telemetry.instruments import VERSION
 from worker.telemetry.running import observed
@@ -89,47 +89,57 @@ async def open_server(settings: Settings, signal: ScalingSignal) -> AsyncIterato
     ):
         await check_store(cosmos, settings)
         await check_leases(blobs, settings)
-        container = cosmos.get_database_client(settings.cosmos_database).get_container_client(settings.cosmos_container)
-        retry = RetryOptions(attempts_max=settings.store_attempts_max, time_max_s=settings.store_time_max_s)
-        handler = AppendHandler(
-            CosmosBrookStore(container, retry),
+        source = ServiceBusSessionSource(broker, settings.command_queue, accept_wait_s=settings.session_accept_wait_s)
+        leases = BlobLeaseManager(blobs, settings.lease_container, settings.lease_options())
+        store = CosmosBrookStore(brooks_container(cosmos, settings), store_retries(settings))
+        yield SessionServer(
+            ObservedSource(source, signal),
+            ObservedLeases(leases),
+            _groups(settings, store, replies, claim_store),
+            _session_options(settings),
+        )
+
+
+def _groups(
+    settings: Settings, store: BrookStore, replies: ServiceBusReplies, claim_store: BlobClaimStore | None
+) -> GroupProcessor:
+    """What is done with a group of commands."""
+    guards = Guards(
+        event_ids=settings.event_id_guard,
+        events_max=settings.events_max,
+        metadata_bytes_max=settings.metadata_bytes_max,
+        metadata_depth_max=settings.metadata_depth_max,
+    )
+    return GroupProcessor(
+        Intake(
+            guards,
+            _reply_addresses(settings),
+            settings.session_buckets,
+            command_bytes_max=settings.command_bytes_max,
+        ),
+        AppendHandler(
+            store,
             settings.limits(),
             replans_max=settings.replans_max,
             lookup=Lookup(settings.command_lookup),
-        )
-        guards = Guards(
-            event_ids=settings.event_id_guard,
-            events_max=settings.events_max,
-            metadata_bytes_max=settings.metadata_bytes_max,
-            metadata_depth_max=settings.metadata_depth_max,
-        )
-        source = ServiceBusSessionSource(broker, settings.command_queue, accept_wait_s=settings.session_accept_wait_s)
-        yield SessionServer(
-            ObservedSource(source, signal),
-            ObservedLeases(BlobLeaseManager(blobs, settings.lease_container, settings.lease_options())),
-            GroupProcessor(
-                Intake(
-                    guards,
-                    _reply_addresses(settings),
-                    settings.session_buckets,
-                    command_bytes_max=settings.command_bytes_max,
-                ),
-                handler,
-                ObservedReplies(replies),
-                claims=Claims(claim_store, guards, settings.claim_options()),
-                brooks_concurrency_max=settings.brooks_concurrency_max,
-            ),
-            SessionOptions(
-                max_concurrent_sessions=settings.max_concurrent_sessions,
-                session_idle_s=settings.session_idle_s,
-                session_pause_initial_s=settings.session_pause_initial_s,
-                session_pause_max_s=settings.session_pause_max_s,
-                session_hold_max_s=settings.session_hold_max_s,
-                group_commands_max=settings.group_commands_max,
-                group_bytes_max=settings.group_bytes_max,
-                lease_renew_after_s=settings.lease_renew_after_s,
-            ),
-        )
+        ),
+        ObservedReplies(replies),
+        claims=Claims(claim_store, guards, settings.claim_options()),
+        brooks_concurrency_max=settings.brooks_concurrency_max,
+    )
+
+
+def _session_options(settings: Settings) -> SessionOptions:
+    return SessionOptions(
+        max_concurrent_sessions=settings.max_concurrent_sessions,
+        session_idle_s=settings.session_idle_s,
+        session_pause_initial_s=settings.session_pause_initial_s,
+        session_pause_max_s=settings.session_pause_max_s,
+        session_hold_max_s=settings.session_hold_max_s,
+        group_commands_max=settings.group_commands_max,
+        group_bytes_max=settings.group_bytes_max,
+        lease_renew_after_s=settings.lease_renew_after_s,
+    )
 
 
 @contextlib.asynccontextmanager
