@@ -26,7 +26,7 @@ from emulator.cosmos import CosmosServer
 from emulator.faults import Faults
 from emulator.identity import TokenAuthority
 from emulator.journal import Journal, MemoryJournal, SqliteJournal
-from emulator.process import loop_factory, stop_signal, watch_stdin, write_whole
+from emulator.process import log_to, loop_factory, stop_signal, watch_stdin, write_whole
 from emulator.servicebus import AdminServer, ServiceBusServer
 
 log = structlog.get_logger()
@@ -289,7 +289,7 @@ def run(options: Options) -> int:
     Logs go to stderr, unless logging is configured already: stdout has the one line with the endpoints.
     """
     if not structlog.is_configured():
-        structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+        log_to(sys.stderr)
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(serve(options, announce=_print_line))

@@ -3,12 +3,44 @@
 import asyncio
 import contextlib
 import importlib
+import io
 import os
 import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import TextIO, cast
+
+import structlog
+
+
+class _Unfailing(io.TextIOBase):
+    """Writes to `target` what can be written: a full disk under the log must not end what is being logged."""
+
+    def __init__(self, target: TextIO) -> None:
+        self._target = target
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed
+            self._target.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._target.flush()
+
+
+def log_to(target: TextIO) -> None:
+    """Send logs to `target`, an event a line; tracebacks without the values of variables, which hold payloads."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
+            structlog.dev.ConsoleRenderer(colors=target.isatty(), exception_formatter=structlog.dev.plain_traceback),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Unfailing(target))),
+    )
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import structlog
 import typer
 
 from brook_client.client import BrookClient
@@ -111,6 +110,7 @@ def emulator(
     """Run Service Bus, Cosmos DB and Blob Storage on 127.0.0.1, until SIGTERM or SIGINT."""
     from emulator.app import EmulatorError, Options, serve  # noqa: PLC0415 - only this command may know it
     from emulator.config import ConfigError  # noqa: PLC0415
+    from emulator.process import log_to  # noqa: PLC0415
     from worker.commands.local import write_settings_file  # noqa: PLC0415
 
     def announce(line: str) -> None:
@@ -130,7 +130,7 @@ def emulator(
         seed=seed,
     )
     # Nothing but the ready line goes to stdout.
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=sys.stderr))
+    log_to(sys.stderr)
     with reported(EmulatorError, ConfigError):
         try:
             run_async(partial(serve, announce=announce), options)

@@ -4,13 +4,15 @@ Event names are constant (`append.committed`); what varies is in fields. What li
 logging comes out the same way, from warnings up, as `library.message`.
 """
 
+import contextlib
+import io
 import logging
 import re
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from datetime import datetime, timedelta
 from pathlib import PurePath
-from typing import Any, Final, TextIO
+from typing import Any, Final, TextIO, cast
 from uuid import UUID
 
 import structlog
@@ -51,6 +53,25 @@ _QUOTED_PAYLOAD: Final = re.compile(
 _LONG_BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{120,}={0,2}")
 
 
+class _Unfailing(io.TextIOBase):
+    """Writes to `target` what can be written.
+
+    A full disk under the log, or a reader of it that went away, must not end the work that is being logged.
+    """
+
+    def __init__(self, target: TextIO) -> None:
+        self._target = target
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed
+            self._target.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._target.flush()
+
+
 def configure_logs(settings: Settings, stream: TextIO | None = None) -> None:
     """Log to `stream` (standard error) as the settings say. Calling it again replaces what was set up before."""
     stream = stream or sys.stderr
@@ -76,7 +97,7 @@ def configure_logs(settings: Settings, stream: TextIO | None = None) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=stream),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Unfailing(stream))),
         cache_logger_on_first_use=False,
     )
     _route_libraries(stream, [_library_message, *shared], renderer, max(level, logging.WARNING))

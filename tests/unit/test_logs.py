@@ -1,3 +1,4 @@
+import errno
 import io
 import json
 import logging
@@ -89,6 +90,29 @@ def test_python_warnings_are_logged() -> None:
         configure_logs(NOWHERE, stream)
         warnings.warn("old option", UserWarning, stacklevel=1)
     assert "old option" in lines(stream)[-1]["message"]
+
+
+class Unwritable(io.StringIO):
+    """A log on a full disk, until there is room again."""
+
+    is_full = True
+
+    def write(self, text: str) -> int:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_log_that_cannot_be_written_ends_nothing(log_format: str) -> None:
+    stream = Unwritable()
+    configure_logs(worker_settings(log_format=log_format), stream)
+    structlog.get_logger().warning("first")
+    logging.getLogger("azure").warning("of a library")
+    stream.is_full = False
+    structlog.get_logger().warning("second")
+    assert "second" in stream.getvalue()
+    assert "first" not in stream.getvalue()
 
 
 def test_configuring_again_replaces_the_stream() -> None:
