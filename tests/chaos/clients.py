@@ -20,6 +20,7 @@ from tests.chaos.checks import findings
 from tests.chaos.crew import faults
 from tests.chaos.load import NAME
 from tests.support.places import Replies
+from tests.support.processes import gone_at_end
 from tests.support.waiting import wait_until
 from tests.support.worker_process import ROOT
 
@@ -114,11 +115,5 @@ async def _asker(folder: Path, asking: Asking) -> AsyncIterator[anyio.abc.Proces
             stderr=log,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
-    try:
+    async with gone_at_end(process):
         yield process
-    finally:
-        with anyio.CancelScope(shield=True):
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-            await process.aclose()

@@ -28,6 +28,7 @@ from schemas.keys import BrookKey, partition_key, session_id_for
 from schemas.types import Position
 from tests.support.brooks import command, prepared
 from tests.support.node import NodeUnavailableError, installed, node
+from tests.support.processes import gone_at_end
 from tests.support.site import DATABASE, SUBSCRIPTION, TOPIC, Place, Site, running_site
 from worker.configuration import PREFIX, variable
 from worker.protocol.documents import Document
@@ -75,14 +76,8 @@ async def running(words: list[str], given: Mapping[str, str], folder: Path = ROO
         process = await anyio.open_process(
             words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=given, cwd=folder
         )
-    try:
+    async with gone_at_end(process):
         yield process
-    finally:
-        with anyio.CancelScope(shield=True):
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-            await process.aclose()
 
 
 async def finished(words: list[str], given: Mapping[str, str], folder: Path = ROOT) -> list[Any]:

@@ -16,6 +16,7 @@ import pytest
 
 from emulator.app import Emulator
 from emulator.config import QueueConfig, ServiceBusConfig
+from tests.support.processes import gone_at_end
 from tests.support.waiting import wait_until
 from worker.configuration import variable
 from worker.errors import StartError
@@ -55,13 +56,9 @@ async def supervisor(azure: Emulator, log: Path, **more: str) -> AsyncIterator[a
             env={**os.environ, **settings_of(azure), **given},
             start_new_session=True,
         )
-    try:
+    async with gone_at_end(process):
         await wait_until(lambda: log.read_text().count("worker.started") == 2, "both workers started", 30)
         yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 def two_free_ports() -> int:

@@ -18,6 +18,7 @@ from brook_client.messages import command_message
 from emulator.app import Emulator
 from emulator.config import QueueConfig, ServiceBusConfig
 from schemas.commands import AppendCommand
+from tests.support.processes import gone_at_end
 from tests.support.waiting import wait_until
 from tests.support.worker_process import ROOT
 from worker.configuration import PREFIX, variable
@@ -227,11 +228,7 @@ async def on_a_terminal(*words: str, variables: dict[str, str]) -> AsyncIterator
     )
     os.close(theirs)
     try:
-        yield Terminal(process, ours)
+        async with gone_at_end(process):
+            yield Terminal(process, ours)
     finally:
-        with anyio.CancelScope(shield=True):
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
         os.close(ours)
-        await process.aclose()

@@ -4,7 +4,9 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import anyio
-from anyio.abc import SocketAttribute, SocketStream
+from anyio.abc import SocketStream
+
+from tests.support.listening import listening
 
 
 class Proxy:
@@ -32,14 +34,8 @@ class Proxy:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Proxy"]:
         """Listen on a free port for as long as the context lasts."""
-        async with (
-            await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
-            anyio.create_task_group() as tasks,
-        ):
-            self.port = listener.extra(SocketAttribute.local_port)
-            tasks.start_soon(listener.serve, self._serve)
+        async with listening(self._serve) as self.port:
             yield self
-            tasks.cancel_scope.cancel()
 
     async def _serve(self, client: SocketStream) -> None:
         async with client:

@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator, Callable, Collection
 from typing import Final, Literal
 
 import anyio
-from anyio.abc import SocketAttribute, SocketStream
+from anyio.abc import SocketStream
+
+from tests.support.listening import listening
 
 Direction = Literal["up", "down"]
 """From the client to the server, or back."""
@@ -43,14 +45,8 @@ class Wire:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Wire"]:
         """Listen on a free port for as long as the context lasts."""
-        async with (
-            await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
-            anyio.create_task_group() as tasks,
-        ):
-            self.port = listener.extra(SocketAttribute.local_port)
-            tasks.start_soon(listener.serve, self._serve)
+        async with listening(self._serve) as self.port:
             yield self
-            tasks.cancel_scope.cancel()
 
     @property
     def connections(self) -> int:

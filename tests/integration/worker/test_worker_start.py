@@ -10,6 +10,7 @@ import anyio
 import anyio.abc
 import pytest
 
+from tests.support.listening import listening
 from tests.support.site import Place, Site
 from tests.support.worker_process import START_S
 
@@ -87,10 +88,8 @@ async def silent_port() -> AsyncIterator[int]:
         async with stream:
             await anyio.sleep_forever()
 
-    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(listener.serve, serve)
-        yield listener.extra(anyio.abc.SocketAttribute.local_port)
-        tasks.cancel_scope.cancel()
+    async with listening(serve) as port:
+        yield port
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
