@@ -14,6 +14,7 @@ from schemas.keys import session_id_for
 from schemas.replies import Appended, ConcurrencyConflict, Rejected, RejectionCode
 from tests.support.brooks import KEY, command, event
 from tests.support.claims import claimed, with_claim
+from tests.support.sessions import QUICK, serving
 from tests.support.waiting import wait_until
 from worker.claims.memory import MemoryClaimContent, MemoryClaimStore
 from worker.claims.options import ClaimOptions
@@ -33,16 +34,7 @@ from worker.storage.memory import MemoryBrookStore
 
 pytestmark = pytest.mark.anyio
 
-OPTIONS = SessionOptions(
-    max_concurrent_sessions=2,
-    session_idle_s=0.02,
-    session_pause_initial_s=0.01,
-    session_pause_max_s=0.05,
-    session_hold_max_s=5,
-    group_commands_max=20,
-    group_bytes_max=1_000_000,
-    lease_renew_after_s=10,
-)
+OPTIONS = msgspec.structs.replace(QUICK, group_commands_max=20)
 
 
 class Losing(MemoryReplies):
@@ -117,12 +109,9 @@ class World:
 
     @asynccontextmanager
     async def running(self, options: SessionOptions = OPTIONS) -> AsyncIterator[None]:
-        stopping = Stopping()
         leases = MemoryLeaseManager(MemoryLeaseService(), LeaseOptions())
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(SessionServer(self.broker, leases, self.groups, options).run, stopping)
+        async with serving(SessionServer(self.broker, leases, self.groups, options), Stopping()):
             yield
-            stopping.set()
 
     async def settled(self, options: SessionOptions = OPTIONS) -> None:
         async with self.running(options):

@@ -17,6 +17,7 @@ from schemas.keys import BrookKey, session_id_for
 from schemas.types import CommandId
 from tests.support.brooks import KEY, command
 from tests.support.claims import claimed
+from tests.support.sessions import QUICK, serving
 from tests.support.waiting import wait_until
 from worker.handlers.append import AppendHandler, GroupResult
 from worker.handlers.brook import BrookState
@@ -29,7 +30,7 @@ from worker.sessions.group import GroupProcessor
 from worker.sessions.intake import Intake
 from worker.sessions.memory import MemoryBroker, MemoryReplies
 from worker.sessions.observed import ObservedLeases, ObservedReplies, ObservedSource
-from worker.sessions.serve import SessionOptions, SessionServer
+from worker.sessions.serve import SessionServer
 from worker.sessions.stopping import Stopping
 from worker.storage.memory import MemoryBrookStore
 from worker.telemetry.export import sampler
@@ -51,17 +52,6 @@ from worker.telemetry.scaling import ScalingSignal
 from worker.telemetry.tracing import properties_of, tracing
 
 pytestmark = pytest.mark.anyio
-
-OPTIONS = SessionOptions(
-    max_concurrent_sessions=2,
-    session_idle_s=0.02,
-    session_pause_initial_s=0.01,
-    session_pause_max_s=0.05,
-    session_hold_max_s=5,
-    group_commands_max=100,
-    group_bytes_max=1_000_000,
-    lease_renew_after_s=10,
-)
 
 
 class Failing(MemoryBroker):
@@ -109,14 +99,11 @@ class World:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        stopping = Stopping()
         leases = MemoryLeaseManager(self.service, LeaseOptions(acquire_timeout_s=0.01, backoff_initial_s=0.001))
         groups = GroupProcessor(Intake(Guards(), frozenset()), self.handler, ObservedReplies(self.replies))
-        server = SessionServer(ObservedSource(self.broker, self.signal), ObservedLeases(leases), groups, OPTIONS)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(server.run, stopping)
+        server = SessionServer(ObservedSource(self.broker, self.signal), ObservedLeases(leases), groups, QUICK)
+        async with serving(server, Stopping()):
             yield
-            stopping.set()
 
     async def settled(self) -> None:
         async with self.running():

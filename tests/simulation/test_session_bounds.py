@@ -12,6 +12,7 @@ from schemas.codec import MSGPACK, encode_command
 from schemas.guards import Guards
 from schemas.keys import BrookKey, session_id_for
 from tests.support.brooks import KEY, command, event
+from tests.support.sessions import QUICK
 from tests.support.waiting import wait_until
 from worker.handlers.append import AppendHandler
 from worker.locking.memory import MemoryLeaseManager, MemoryLeaseService
@@ -23,7 +24,7 @@ from worker.sessions.group import GroupProcessor
 from worker.sessions.intake import Intake, Taken
 from worker.sessions.memory import MemoryBroker, MemoryReplies, MemorySession
 from worker.sessions.pipeline import UNSETTLED_GROUPS_MAX
-from worker.sessions.serve import SessionOptions, SessionServer
+from worker.sessions.serve import SessionServer
 from worker.sessions.stopping import Stopping
 from worker.storage.base import LoadedBrook
 from worker.storage.memory import MemoryBrookStore
@@ -32,15 +33,12 @@ pytestmark = pytest.mark.anyio
 
 BODY_BYTES = 10_000
 GROUP_COMMANDS_MAX = 100
-OPTIONS = SessionOptions(
-    max_concurrent_sessions=2,
-    session_idle_s=0.02,
+OPTIONS = msgspec.structs.replace(
+    QUICK,
     session_pause_initial_s=0.05,
     session_pause_max_s=0.1,
-    session_hold_max_s=5,
     group_commands_max=GROUP_COMMANDS_MAX,
     group_bytes_max=10 * BODY_BYTES,
-    lease_renew_after_s=10,
 )
 
 

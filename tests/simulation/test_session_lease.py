@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
+import msgspec
 import pytest
 from anyio import CancelScope
 
@@ -11,6 +12,7 @@ from schemas.codec import encode_command
 from schemas.guards import Guards
 from schemas.keys import session_id_for
 from tests.support.brooks import KEY, command
+from tests.support.sessions import QUICK
 from tests.support.waiting import wait_until
 from worker.handlers.append import AppendHandler
 from worker.locking.memory import MemoryLease, MemoryLeaseManager, MemoryLeaseService
@@ -19,7 +21,7 @@ from worker.protocol.model import Limits
 from worker.sessions.group import GroupProcessor
 from worker.sessions.intake import Intake
 from worker.sessions.memory import MemoryBroker, MemoryReplies
-from worker.sessions.serve import SessionOptions, SessionServer
+from worker.sessions.serve import SessionServer
 from worker.sessions.stopping import Stopping
 from worker.storage.memory import MemoryBrookStore
 from worker.telemetry.instruments import LOSSES
@@ -28,16 +30,7 @@ pytestmark = pytest.mark.anyio
 
 COMMANDS = 5
 SESSION = session_id_for(KEY)
-OPTIONS = SessionOptions(
-    max_concurrent_sessions=1,
-    session_idle_s=0.02,
-    session_pause_initial_s=0.01,
-    session_pause_max_s=0.02,
-    session_hold_max_s=5,
-    group_commands_max=100,
-    group_bytes_max=1_000_000,
-    lease_renew_after_s=0.005,
-)
+OPTIONS = msgspec.structs.replace(QUICK, max_concurrent_sessions=1, session_pause_max_s=0.02, lease_renew_after_s=0.005)
 
 
 class SlowToRelease(MemoryLeaseManager):

@@ -17,6 +17,7 @@ from schemas.keys import BrookKey, reply_message_id, session_id_for
 from schemas.replies import Appended, ConcurrencyConflict, Rejected, RejectionCode, Reply
 from schemas.types import CommandId
 from tests.support.brooks import KEY, command, event
+from tests.support.sessions import QUICK, serving
 from tests.support.waiting import wait_until
 from worker.handlers.append import AppendHandler, GroupResult
 from worker.handlers.brook import BrookState
@@ -36,16 +37,7 @@ from worker.storage.memory import MemoryBrookStore
 
 pytestmark = pytest.mark.anyio
 
-OPTIONS = SessionOptions(
-    max_concurrent_sessions=4,
-    session_idle_s=0.02,
-    session_pause_initial_s=0.01,
-    session_pause_max_s=0.05,
-    session_hold_max_s=5,
-    group_commands_max=100,
-    group_bytes_max=1_000_000,
-    lease_renew_after_s=10,
-)
+OPTIONS = msgspec.structs.replace(QUICK, max_concurrent_sessions=4)
 
 
 BUCKETS = 3
@@ -78,11 +70,8 @@ class World:
     async def running(self, options: SessionOptions = OPTIONS) -> AsyncIterator[None]:
         intake = Intake(Guards(), frozenset({"elsewhere"}), session_buckets=BUCKETS)
         groups = GroupProcessor(intake, self.handler, self.replies)
-        server = SessionServer(self.broker, self.leases, groups, options)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(server.run, self.stopping)
+        async with serving(SessionServer(self.broker, self.leases, groups, options), self.stopping):
             yield
-            self.stopping.set()
 
     async def settled(self) -> None:
         async with self.running():

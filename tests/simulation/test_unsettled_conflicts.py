@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 
 import anyio
+import msgspec
 import pytest
 
 from schemas.codec import encode_command
 from schemas.guards import Guards
 from schemas.keys import session_id_for
 from tests.support.brooks import KEY, command
+from tests.support.sessions import QUICK
 from tests.support.waiting import wait_until
 from worker.handlers.append import AppendHandler
 from worker.locking.memory import MemoryLeaseManager, MemoryLeaseService
@@ -18,7 +20,7 @@ from worker.sessions.base import OutgoingReply
 from worker.sessions.group import GroupProcessor
 from worker.sessions.intake import Intake
 from worker.sessions.memory import MemoryBroker, MemoryReplies
-from worker.sessions.serve import SessionOptions, SessionServer
+from worker.sessions.serve import SessionServer
 from worker.sessions.stopping import Stopping
 from worker.storage.memory import MemoryBrookStore
 
@@ -28,16 +30,7 @@ GROUP = 4
 REMEMBERED = 5
 COMMANDS = 40
 
-OPTIONS = SessionOptions(
-    max_concurrent_sessions=1,
-    session_idle_s=0.02,
-    session_pause_initial_s=0.01,
-    session_pause_max_s=0.05,
-    session_hold_max_s=5,
-    group_commands_max=GROUP,
-    group_bytes_max=1_000_000,
-    lease_renew_after_s=10,
-)
+OPTIONS = msgspec.structs.replace(QUICK, max_concurrent_sessions=1, group_commands_max=GROUP)
 
 
 class SlowReplies(MemoryReplies):
