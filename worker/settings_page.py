@@ -1,5 +1,6 @@
 """docs/settings.md, generated from the settings themselves. A test fails when the page is not up to date."""
 
+import re
 from typing import Any, Final
 
 import msgspec
@@ -21,7 +22,7 @@ may be none. Times are in seconds (`_s`), sizes in bytes (`_bytes`).
 
 Connection strings and keys are never logged or shown.
 
-| variable | default | allowed | what it is |
+| variable | what it is | default | allowed |
 |---|---|---|---|
 """
 
@@ -56,7 +57,7 @@ def _row(field: msgspec.structs.FieldInfo) -> str:
     assert isinstance(kind, Metadata), f"{field.name} has a description"
     description = (kind.extra_json_schema or {})["description"]
     default = "*required*" if field.required else _default(field.default)
-    return f"| `{variable(field.name)}` | {default} | {_cell(allowed(field.name))} | {_cell(description)} |\n"
+    return f"| `{variable(field.name)}` | {_linked(_cell(description))} | {default} | {_cell(allowed(field.name))} |\n"
 
 
 def _default(value: Any) -> str:
@@ -65,6 +66,11 @@ def _default(value: Any) -> str:
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     return f"`{value}`"
+
+
+def _linked(text: str) -> str:
+    """Pages that are named, as links from among them."""
+    return re.sub(r"docs/([\w-]+\.md)", r"[\1](\1)", text)
 
 
 def _cell(text: str) -> str:
