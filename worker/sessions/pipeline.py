@@ -33,6 +33,9 @@ _BODY_BYTES_ASSUMED: Final = 256 * 1024.0
 """The size of a command of a session that gave none yet: what a message takes at most, but for the premium tier."""
 
 _AVERAGE_WEIGHT: Final = 0.2
+_FIRST_MAX_S: Final = 5.0
+"""The first messages of a session come within milliseconds, unless the line or the machine is slow."""
+
 _STOP_LOOK_S: Final = 1.0
 """A receive is not cancelled, so it is kept short."""
 
@@ -82,6 +85,7 @@ class Pipeline:
         self._conflicts = UnsettledConflicts(groups.remembered_max)
         self._body_bytes = _BODY_BYTES_ASSUMED
         self._unsettled_bytes = 0
+        self._came_any = False
         self._settled = anyio.Event()
 
     async def run(self) -> None:
@@ -103,6 +107,7 @@ class Pipeline:
             deliveries = await self._receive_some(count_max, stopping)
             if not deliveries:
                 break
+            self._came_any = True
             self._measure(deliveries)
             self._received.put(deliveries)
         self._received.close()
@@ -110,10 +115,17 @@ class Pipeline:
     async def _receive_some(self, count_max: int, stopping: Stopping) -> Sequence[Delivery]:
         """What comes before the session counts as idle; nothing when it is time to stop."""
         since_s = anyio.current_time()
-        while not stopping.is_set and (left_s := since_s + self._idle_max_s() - anyio.current_time()) > 0:
+        while not stopping.is_set and (left_s := since_s + self._quiet_max_s() - anyio.current_time()) > 0:
             if deliveries := await self._session.receive(count_max, min(left_s, _STOP_LOOK_S)):
                 return deliveries
         return ()
+
+    def _quiet_max_s(self) -> float:
+        """How long nothing may come. A session that was accepted has messages: before the first, they are on their way.
+
+        Given back for that, it would be accepted again, and so on: on a slow line for ever.
+        """
+        return self._idle_max_s() if self._came_any else max(self._idle_max_s(), _FIRST_MAX_S)
 
     async def _commit(self) -> None:
         brooks = Brooks(_BROOKS_MAX)
