@@ -65,6 +65,7 @@ def test_a_slot_that_had_to_wait_for_its_session_shows_that_nobody_waits(policy:
     policy.opened(3.2)
     assert policy.keep_s(all_busy=True) == LONGEST_S
     policy.accepted("at-once", 0.2)
+    policy.accepted("at-once-too", 0.2)
     assert policy.keep_s(all_busy=True) == pytest.approx(0.3), "how long that one took says nothing of opening"
 
 
@@ -74,10 +75,20 @@ def test_a_session_that_comes_again_soon_shows_nobody_else_waiting(policy: IdleP
     clock.now_s += 4
     policy.accepted("a", 0.2)
     assert policy.keep_s(all_busy=True) == LONGEST_S
-    policy.given_back("a")
-    clock.now_s += 6
-    policy.accepted("a", 0.2)
+    for name in "ab":
+        policy.given_back(name)
+        clock.now_s += 6
+        policy.accepted(name, 0.2)
     assert policy.keep_s(all_busy=True) == pytest.approx(0.3)
+
+
+def test_one_session_that_was_there_at_once_may_have_come_by_chance(policy: IdlePolicy) -> None:
+    open_some(policy, after_s=0.3)
+    policy.none_came()
+    policy.accepted("y", 0.2)
+    assert policy.keep_s(all_busy=True) == LONGEST_S
+    policy.accepted("z", 0.2)
+    assert policy.keep_s(all_busy=True) < LONGEST_S
 
 
 def test_it_is_never_kept_for_longer_than_is_set(policy: IdlePolicy) -> None:

@@ -5,6 +5,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+from worker.guess import Guess
+
 AT_ONCE_S: Final = 1.0
 """A session that a slot gets so soon after it became free was waiting: opening one takes up to half a second."""
 
@@ -45,25 +47,25 @@ class GivenBack:
 class IdlePolicy:
     """How long a session without commands is kept, in seconds.
 
-    For `longest_s`, unless all slots are busy and the one that became free last got another session at once: then
-    others wait, and to keep a slot idle for longer than it takes to open a session costs them more than opening this
-    one again costs it. How long that takes is learnt from the last ones.
+    For `longest_s`, unless all slots are busy and those that became free last got other sessions at once: then others
+    wait, and to keep a slot idle for longer than it takes to open a session costs them more than opening this one
+    again costs it. How long that takes is learnt from the last ones.
     """
 
     def __init__(self, longest_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._longest_s = longest_s
         self._given_back = GivenBack(clock)
-        self._others_wait = False
+        self._others_wait = Guess()
         self._open_s: float | None = None
 
     def accepted(self, session_id: str, after_s: float) -> None:
         """Note that a slot got a session `after_s` seconds after it asked."""
         came_again = self._given_back.took(session_id)
-        self._others_wait = after_s < AT_ONCE_S and not came_again
+        self._others_wait.note(was_so=after_s < AT_ONCE_S and not came_again)
 
     def none_came(self) -> None:
         """Note that a slot asked in vain."""
-        self._others_wait = False
+        self._others_wait.note(was_so=False)
 
     def opened(self, after_s: float) -> None:
         """Note that a session could be worked on, its lease taken, `after_s` seconds after a slot asked."""
