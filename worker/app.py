@@ -5,9 +5,11 @@ import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Final
 
 import anyio
+import msgspec
 import structlog
 from anyio.abc import TaskGroup
 
@@ -28,9 +30,11 @@ from worker.sessions.replies import ServiceBusReplies
 from worker.sessions.serve import SessionOptions, SessionServer
 from worker.sessions.servicebus import ServiceBusSessionSource
 from worker.sessions.stopping import Stopping
+from worker.sessions.trial import try_services
 from worker.settings import Settings
 from worker.storage.base import BrookStore
 from worker.storage.cosmos import CosmosBrookStore
+from worker.storage.retries import RetryOptions
 from worker.telemetry.health import Health
 from worker.telemetry.instruments import VERSION
 from worker.telemetry.running import observed
@@ -92,11 +96,22 @@ async def open_server(settings: Settings, signal: ScalingSignal) -> AsyncIterato
         source = ServiceBusSessionSource(broker, settings.command_queue, accept_wait_s=settings.session_accept_wait_s)
         leases = BlobLeaseManager(blobs, settings.lease_container, settings.lease_options())
         store = CosmosBrookStore(brooks_container(cosmos, settings), store_retries(settings))
+        # Each asks once: the breaker decides when to ask again.
+        trial = partial(
+            try_services,
+            CosmosBrookStore(brooks_container(cosmos, settings), RetryOptions(attempts_max=1)),
+            BlobLeaseManager(
+                blobs, settings.lease_container, msgspec.structs.replace(settings.lease_options(), acquire_timeout_s=0)
+            ),
+            claim_store,
+            replies.open,
+        )
         yield SessionServer(
             ObservedSource(source, signal),
             ObservedLeases(leases),
             _groups(settings, store, replies, claim_store),
             _session_options(settings),
+            trial,
         )
 
 

@@ -1,10 +1,12 @@
 """When the breaker opens, for whom, and when it closes."""
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from worker.sessions.breaker import Breaker
 from worker.sessions.stopping import Stopping
+from worker.storage.base import StoreUnavailableError
 
 pytestmark = pytest.mark.anyio
 
@@ -63,6 +65,73 @@ async def test_an_answer_of_the_broker_says_nothing_of_the_store() -> None:
     it.failed("store: no answer", "orders|2")
     it.answered()
     assert it.reason == "store: no answer"
+
+
+class Trial:
+    """The services, well or not; counts how often they were asked."""
+
+    def __init__(self, trouble: str | None) -> None:
+        self.trouble = trouble
+        self.count = 0
+
+    async def __call__(self) -> None:
+        self.count += 1
+        await anyio.lowlevel.checkpoint()
+        if self.trouble is not None:
+            raise StoreUnavailableError(self.trouble)
+
+
+@pytest.mark.parametrize("trouble", ["no answer from anything", None])
+async def test_whether_a_single_session_fails_in_an_outage_is_told_by_a_trial(trouble: str | None) -> None:
+    """An outage with one busy session was none: ready, no alert, and no longer pauses between the tries."""
+    it, trial = breaker(), Trial(trouble)
+    it.failed("no answer", "orders|hot")
+    assert not it.is_doubtful, "once is no reason to ask"
+    it.failed("no answer", "orders|hot")
+    assert it.is_doubtful
+    await it.try_services(trial)
+    assert (it.is_open, it.reason, it.is_doubtful) == (trouble is not None, trouble, False)
+
+
+async def test_a_trial_by_the_probe_that_found_no_session_ends_what_sessions_opened() -> None:
+    """Without it a worker that gets no further session would not be ready again after an outage."""
+    it, stopping, trial = breaker(), Stopping(), Trial("store: no answer")
+    it.failed("store: no answer", "orders|1")
+    it.failed("store: no answer", "orders|2")
+    it.answered()
+    assert not it.is_doubtful, "that was none of the probe's answers"
+    began_s = anyio.current_time()
+    for trouble in ("store: still no answer", None):
+        trial.trouble = trouble
+        async with it.admission(stopping):
+            it.answered()
+            assert it.is_doubtful
+            await it.try_services(trial)
+        assert it.reason == trouble
+    assert not it.is_open
+    assert anyio.current_time() - began_s >= 0.025 + 0.05, "each trial comes after a pause, the next after twice that"
+
+
+async def test_of_many_that_doubt_one_asks() -> None:
+    it, trial = breaker(), Trial("no answer")
+    for _ in range(2):
+        it.failed("no answer", "orders|hot")
+    async with anyio.create_task_group() as tasks:
+        for _ in range(16):
+            tasks.start_soon(it.try_services, trial)
+    assert trial.count == 1
+
+
+async def test_what_a_session_tells_during_a_trial_counts() -> None:
+    it = breaker()
+    for _ in range(2):
+        it.failed("no answer", "orders|hot")
+
+    async def others_fail_meanwhile() -> None:
+        it.failed("no answer", "orders|2")
+
+    await it.try_services(others_fail_meanwhile)
+    assert it.reason == "no answer", "what was well before says nothing"
 
 
 async def test_while_it_is_open_one_at_a_time_gets_through_and_none_before_the_pause_is_over() -> None:

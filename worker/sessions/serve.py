@@ -55,7 +55,7 @@ class SessionOptions(PipelineOptions, frozen=True, kw_only=True):
 class SessionServer:
     """Works on up to `max_concurrent_sessions` sessions at once until it is told to stop.
 
-    `trial` tells whether an outage is one, and over, where sessions do not.
+    `trial` tells whether an outage is one, and over, where sessions do not. Without it, only they do.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class SessionServer:
         leases: LeaseManager,
         groups: GroupProcessor,
         options: SessionOptions,
-        trial: Trial,
+        trial: Trial | None = None,
     ) -> None:
         self._source = source
         self._leases = leases
@@ -99,7 +99,7 @@ class SessionServer:
         while not stopping.is_set:
             async with self._breaker.admission(stopping):
                 well = await self._accept_and_serve(closers, stopping)
-                if self._breaker.is_doubtful:
+                if self._trial is not None and self._breaker.is_doubtful:
                     with stopping.unless_stopping():
                         await self._breaker.try_services(self._trial)
             if not well:
