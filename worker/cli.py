@@ -10,19 +10,11 @@ from typing import Annotated
 
 import typer
 
-from brook_client.client import BrookClient
-from schemas import codec
-from worker.clients import servicebus_connector
-from worker.commands import brook_cli, brooks_cli, check, dead_letter_cli, status_cli
+from worker.commands import brook_cli, brooks_cli, check, dead_letter_cli, send_cli, status_cli
 from worker.commands.bugs import hide_secrets_in_tracebacks
-from worker.commands.claims import claim_uploads
 from worker.commands.console import SafeConsole
 from worker.commands.failures import CommandError, reported
-from worker.commands.lines import chunks
-from worker.commands.send import SendSummary, print_reply, send_lines
 from worker.commands.shared import ConfigOption, example, open_standard_streams, run_async, settings_of
-from worker.settings import Settings
-from worker.terminal import visible
 
 app = typer.Typer(
     name="brook-worker",
@@ -138,62 +130,7 @@ def emulator(
             raise CommandError("not everything stopped in time; what was acknowledged is safe with --data") from error
 
 
-@app.command(epilog=example("brook-worker send commands.ndjson --await"))
-def send(
-    source: Annotated[str, typer.Argument(metavar="FILE|-", help="Append commands, one JSON object a line.")],
-    *,
-    config: ConfigOption = None,
-    await_replies: Annotated[
-        bool, typer.Option("--await/--no-await", help="Wait for the replies and print each as a line of JSON.")
-    ] = False,
-    timeout_s: Annotated[float, typer.Option(min=0.1, help="Give up when no reply has come for so long.")] = 30.0,
-    msgpack: Annotated[bool, typer.Option("--msgpack", help="Send MessagePack instead of JSON.")] = False,
-) -> None:
-    """Send append commands. A bad line is told by its number; all good ones are sent."""
-
-    async def send_all(settings: Settings, descriptor: int) -> SendSummary:
-        content_type = codec.MSGPACK if msgpack else codec.JSON
-        async with (
-            servicebus_connector(settings) as connect,
-            claim_uploads(settings) as claims,
-            BrookClient(
-                connect,
-                command_queue=settings.command_queue,
-                reply_queue=settings.reply_queue,
-                content_type=content_type,
-                session_buckets=settings.session_buckets,
-                claims=claims,
-            ) as client,
-        ):
-            return await send_lines(
-                client,
-                chunks(descriptor),
-                await_replies=await_replies,
-                quiet_s=timeout_s,
-                on_reply=print_reply,
-                on_problem=_problem,
-            )
-
-    with reported():
-        settings = settings_of(config)
-        if await_replies and settings.reply_queue is None:
-            raise CommandError("--await: replies go to a topic (reply_topic), which is not read here; use --no-await")
-        if source == "-":
-            if sys.stdin is None:
-                raise CommandError("-: stdin is closed; give it a pipe or a file, or name a file")
-            summary = run_async(send_all, settings, sys.stdin.fileno())
-        else:
-            try:
-                with Path(source).open("rb") as file:
-                    summary = run_async(send_all, settings, file.fileno())
-            except OSError as error:
-                raise CommandError(f"cannot read {source!r}: {error.strerror}") from error
-    typer.echo(f"sent {summary.sent:,} commands", err=True)
-    if summary.bad_lines:
-        typer.echo(f"error: {summary.bad_lines:,} not sent, see above", err=True)
-        raise typer.Exit(1)
-
-
+app.command(epilog=example("brook-worker send commands.ndjson --await"))(send_cli.send)
 app.command(
     epilog=example("brook-worker read 'order|1042' --limit 10", "brook-worker read 'order|1042' --follow --from end")
 )(brook_cli.read)
@@ -201,8 +138,6 @@ app.command(epilog=example("brook-worker inspect 'order|1042' --json"))(brook_cl
 app.command(epilog=example("brook-worker recover 'order|1042' --dry-run"))(brook_cli.recover)
 app.command(epilog=example("brook-worker stats --url http://127.0.0.1:9464 --json"))(status_cli.stats)
 app.command(epilog=example("brook-worker watch --url http://127.0.0.1:9464"))(status_cli.watch)
-
-
 app.command(epilog=example("brook-worker check --json"))(check.check)
 
 
@@ -233,10 +168,6 @@ def demo(
     with reported():
         if not run_async(run_demo, examples or EXAMPLES, folder, SafeConsole()):
             raise typer.Exit(1)
-
-
-def _problem(text: str) -> None:
-    typer.echo(f"error: {visible(text)}", err=True)
 
 
 if __name__ == "__main__":

@@ -243,7 +243,7 @@ def test_the_client_takes_from_the_worker_only_how_to_read_and_how_to_close() ->
         if within(found.module, "worker")
     }
     assert {module for module in taken if not within(module, "worker.storage.base", "worker.closing")} == set()
-    assert offences(("worker",), never=("brook_client",), but=("worker.cli", "worker.commands", "worker.demo")) == []
+    assert offences(("worker",), never=("brook_client",), but=("worker.commands", "worker.demo")) == []
 
 
 def test_nothing_that_is_installed_needs_what_is_not() -> None:

@@ -13,9 +13,12 @@ from brook_client.errors import CommandTooLargeError
 from brook_client.messages import ReceivedReply
 from schemas import codec
 from schemas.commands import AppendCommand
+from worker.clients import servicebus_connector
+from worker.commands.claims import claim_uploads
 from worker.commands.failures import CommandError, drop_stdout
-from worker.commands.lines import commands
+from worker.commands.lines import chunks, commands
 from worker.commands.outstanding import Outstanding
+from worker.settings import Settings
 from worker.terminal import visible
 
 _OUTSTANDING_MAX: Final = 10_000
@@ -40,6 +43,38 @@ class SendSummary(msgspec.Struct):
 
     sent: int = 0
     bad_lines: int = 0
+
+
+async def send_all(
+    settings: Settings,
+    descriptor: int,
+    *,
+    content_type: str,
+    await_replies: bool,
+    quiet_s: float,
+    on_problem: Callable[[str], None],
+) -> SendSummary:
+    """Send what the file or pipe `descriptor` holds, and print the replies; otherwise as `send_lines` does."""
+    async with (
+        servicebus_connector(settings) as connect,
+        claim_uploads(settings) as claims,
+        BrookClient(
+            connect,
+            command_queue=settings.command_queue,
+            reply_queue=settings.reply_queue,
+            content_type=content_type,
+            session_buckets=settings.session_buckets,
+            claims=claims,
+        ) as client,
+    ):
+        return await send_lines(
+            client,
+            chunks(descriptor),
+            await_replies=await_replies,
+            quiet_s=quiet_s,
+            on_reply=print_reply,
+            on_problem=on_problem,
+        )
 
 
 async def send_lines(
