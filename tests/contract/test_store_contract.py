@@ -24,6 +24,7 @@ from worker.storage.base import (
     BrookStore,
     ContradictionError,
     Diverged,
+    StoreMisconfiguredError,
     StoreRefusedError,
     StoreUnavailableError,
     TooLarge,
@@ -329,6 +330,22 @@ class TestCosmosFailures:
             with pytest.raises(StoreUnavailableError):
                 await append(store, StoredHead(key=key), 1)
         assert cosmos.faults.requests["cosmos", "batch"] - before == requests
+
+    @pytest.mark.parametrize("operation", ["batch", "query"])
+    @pytest.mark.parametrize("sub_status", [3, 1008])
+    async def test_a_region_that_fails_over_is_waited_for_no_longer_than_the_retries_last(
+        self, cosmos: CosmosBackend, key: BrookKey, operation: str, sub_status: int
+    ) -> None:
+        """By itself the client tries again each second for two minutes, and a write cannot be cancelled."""
+        self.fail(cosmos, key, operation=operation, effect=Answer(status=403, sub_status=sub_status))
+        async with CosmosClient(cosmos.server.endpoint, cosmos.server.key) as client:
+            container = client.get_database_client("brooks").get_container_client("events")
+            store = CosmosBrookStore(container, RetryOptions(time_max_s=0.5))
+            started_s = anyio.current_time()
+            with pytest.raises(StoreUnavailableError) as caught:
+                await (store.load(key) if operation == "query" else append(store, StoredHead(key=key), 1))
+        assert not isinstance(caught.value, StoreMisconfiguredError), "it passes"
+        assert anyio.current_time() - started_s < 3
 
     async def test_a_write_that_is_cancelled_is_carried_out_first(self, cosmos: CosmosBackend, key: BrookKey) -> None:
         """Cut off, it would leave its connection in a state that nobody knows."""

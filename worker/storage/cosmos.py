@@ -172,6 +172,7 @@ class CosmosBrookStore(PagedReads):
             retry_connect=0,
             retry_read=0,
             no_response=True,
+            timeout=self._retry.time_max_s,  # or the client waits two minutes for a region that takes writes again
             **options,
         )
 
@@ -210,6 +211,7 @@ class CosmosBrookStore(PagedReads):
                 parameters=[{"name": name, "value": value} for name, value in parameters],
                 partition_key=pk,
                 response_hook=note,
+                timeout=self._retry.time_max_s,
                 **options,
             )
             return [row async for row in rows], charge_ru

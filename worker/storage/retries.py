@@ -24,6 +24,9 @@ _NOT_FOUND: Final = 404
 _MISCONFIGURED: Final = frozenset({401, 403, _NOT_FOUND})
 # 403 as well, but of one logical partition, which holds its 20 GB.
 _PARTITION_FULL: Final = 1014
+# 403 as well, while the account fails over to another region: it takes no writes here, or is not known here any more.
+_FAILING_OVER: Final = frozenset({3, 1008})
+_FORBIDDEN: Final = 403
 
 
 class RetryOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,16 +98,24 @@ def classified(error: Any) -> TransientStoreError | StoreMisconfiguredError | St
     """Say whether a failed request of the Cosmos DB client may succeed when it is sent again."""
     assert isinstance(error, cosmos_errors.CosmosHttpResponseError | cosmos_errors.CosmosBatchOperationError)
     status = error.status_code or _SERVER_ERROR_MIN
-    what = f"Cosmos DB answered {status}/{error.sub_status or 0}"
-    stale = status == _NOT_FOUND and error.sub_status == _READ_SESSION_NOT_AVAILABLE
-    if status in _TRANSIENT or status >= _SERVER_ERROR_MIN or stale:
-        told = (error.headers or {}).get(_RETRY_AFTER)
+    sub_status = error.sub_status or _of_operation(error, "subStatusCode") or 0
+    what = f"Cosmos DB answered {status}/{sub_status}"
+    stale = status == _NOT_FOUND and sub_status == _READ_SESSION_NOT_AVAILABLE
+    failing_over = status == _FORBIDDEN and sub_status in _FAILING_OVER
+    if status in _TRANSIENT or status >= _SERVER_ERROR_MIN or stale or failing_over:
+        told = _of_operation(error, "retryAfterMilliseconds") or (error.headers or {}).get(_RETRY_AFTER)
         kind = SeenMoreError if stale else TransientStoreError
         return kind(what, float(told) / 1000 if told else None, outcome_of(status))
     reason = f"{what}: {_first_line(error.message)}"
-    if status in _MISCONFIGURED and error.sub_status != _PARTITION_FULL:
+    if status in _MISCONFIGURED and sub_status != _PARTITION_FULL:
         return StoreMisconfiguredError(f"{reason}; check the endpoint, the key, the database and the container")
     return StoreRefusedError(reason)
+
+
+def _of_operation(error: Any, name: str) -> Any:
+    """What the service told of the operation that a batch failed by: the headers are the request's, which went well."""
+    operations = getattr(error, "operation_responses", None)
+    return operations[error.error_index].get(name) if operations else None
 
 
 def _first_line(message: str | None) -> str:
