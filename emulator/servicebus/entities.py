@@ -12,6 +12,8 @@ LOCK_DURATION_MAX_S = 300.0
 MAX_DELIVERY_COUNT_MAX = 2_000
 DUPLICATE_WINDOW_MIN_S = 20.0
 DUPLICATE_WINDOW_MAX_S = 7 * 86_400.0
+ENTITY_BYTES_MAX_DEFAULT = 1_024 * 1_048_576
+"""1,024 megabytes: https://learn.microsoft.com/azure/service-bus-messaging/service-bus-quotas."""
 ENTITY_NAME_MAX = 260
 SUBSCRIPTION_NAME_MAX = 50
 
@@ -61,6 +63,11 @@ def _check_sending(
             f"a duplicate detection window of {duplicate_detection_window_s:g} s is out of range; choose at least"
             f" {DUPLICATE_WINDOW_MIN_S:g} s (PT20S) and at most 7 days (P7D)"
         )
+
+
+def _check_size(max_size_bytes: int) -> None:
+    if max_size_bytes < 1:
+        raise ValueError(f"a maximum size of {max_size_bytes} bytes is out of range; choose at least 1")
 
 
 class TrueFilter(msgspec.Struct, frozen=True, tag="true"):
@@ -129,14 +136,16 @@ class ReceivingConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QueueConfig(ReceivingConfig, frozen=True, kw_only=True):
-    """One queue."""
+    """One queue. It takes messages as long as it holds less than `max_size_bytes`, dead letters included."""
 
     requires_duplicate_detection: bool = False
     duplicate_detection_window_s: float = 600.0
+    max_size_bytes: int = ENTITY_BYTES_MAX_DEFAULT
 
     def __post_init__(self) -> None:
         """Refuse what Azure refuses."""
         _check_name("queue", self.name, _ENTITY_NAME, ENTITY_NAME_MAX)
+        _check_size(self.max_size_bytes)
         _check_receiving(self.lock_duration_s, self.max_delivery_count)
         _check_sending(self.default_message_ttl_s, self.duplicate_detection_window_s)
 
@@ -155,17 +164,19 @@ class SubscriptionConfig(ReceivingConfig, frozen=True, kw_only=True):
 
 
 class TopicConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """One topic. Its time to live bounds that of its subscriptions."""
+    """One topic. Its time to live bounds that of its subscriptions, and `max_size_bytes` all of them together."""
 
     name: str
     default_message_ttl_s: float | None = None
     requires_duplicate_detection: bool = False
     duplicate_detection_window_s: float = 600.0
+    max_size_bytes: int = ENTITY_BYTES_MAX_DEFAULT
     subscriptions: tuple[SubscriptionConfig, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what Azure refuses."""
         _check_name("topic", self.name, _ENTITY_NAME, ENTITY_NAME_MAX)
+        _check_size(self.max_size_bytes)
         _check_sending(self.default_message_ttl_s, self.duplicate_detection_window_s)
         _check_unique("subscription", (subscription.name for subscription in self.subscriptions))
 

@@ -71,7 +71,9 @@ async def test_queue_is_created_used_counted_listed_and_deleted() -> None:
             dead_lettering_on_message_expiration=True,
             requires_duplicate_detection=True,
             duplicate_detection_history_time_window=timedelta(minutes=1),
+            max_size_in_megabytes=2_048,
         )
+        assert made.max_size_in_megabytes == 2_048
         assert (made.name, made.requires_session, made.max_delivery_count) == ("new", True, 7)
         assert made.lock_duration == timedelta(seconds=30)
         assert made.default_message_time_to_live == timedelta(hours=2)
@@ -83,6 +85,8 @@ async def test_queue_is_created_used_counted_listed_and_deleted() -> None:
             await receiver.dead_letter_message(got)
         runtime = await admin.get_queue_runtime_properties("new")
         assert (runtime.active_message_count, runtime.dead_letter_message_count) == (1, 1)
+        assert runtime.size_in_bytes is not None
+        assert 2 < runtime.size_in_bytes < 1_000
         assert runtime.total_message_count == 1
         assert [queue.name async for queue in admin.list_queues()] == ["q", "new"]
         await admin.delete_queue("new")

@@ -15,6 +15,7 @@ from azure.servicebus.exceptions import (
     MessagingEntityNotFoundError,
     ServiceBusAuthenticationError,
     ServiceBusError,
+    ServiceBusQuotaExceededError,
 )
 
 from emulator.clock import SystemClock
@@ -288,6 +289,21 @@ async def test_two_receivers_share_a_queue_without_sharing_a_message() -> None:
             got = await asyncio.gather(receive(one, 20), receive(two, 20))
             bodies = sorted(int(body_of(each)) for part in got for each in part)
             assert bodies == list(range(40))
+
+
+async def test_full_queue_refuses_with_the_quota_until_something_is_read() -> None:
+    async with (
+        running(QueueConfig(name="small", max_size_bytes=1_000)) as server,
+        client_of(server) as client,
+        client.get_queue_sender("small") as sender,
+        client.get_queue_receiver("small") as receiver,
+    ):
+        await sender.send_messages(message("x" * 1_000))
+        with pytest.raises(ServiceBusQuotaExceededError, match="maximum entity size has been reached or exceeded"):
+            await sender.send_messages(message("y"))
+        await receiver.complete_message((await receive(receiver, 1))[0])
+        await sender.send_messages(message("y"))
+        assert body_of((await receive(receiver, 1))[0]) == "y"
 
 
 async def test_message_over_the_limit_is_refused_as_too_large() -> None:

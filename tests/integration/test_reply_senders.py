@@ -8,8 +8,8 @@ import pytest
 from emulator.clock import SystemClock
 from emulator.config import QueueConfig
 from emulator.servicebus import ServiceBusServer
-from tests.support.servicebus import client_of, running
-from worker.sessions.base import OutgoingReply
+from tests.support.servicebus import client_of, receive, running
+from worker.sessions.base import BrokerUnavailableError, OutgoingReply
 from worker.sessions.replies import ServiceBusReplies
 
 pytestmark = pytest.mark.anyio
@@ -64,3 +64,22 @@ async def test_replies_go_out_after_the_service_has_detached_every_idle_sender(
             await replies.send([reply(number)])
         await replies.close()
     assert sorted(view.message_id or "" for view in server.engine.messages("replies")) == [f"r:{n}" for n in range(6)]
+
+
+async def test_a_reply_queue_that_nobody_reads_says_so_and_takes_replies_again_once_it_is_read() -> None:
+    """What the worker cannot reply to it does not settle: nothing is lost while the queue is full."""
+    full = QueueConfig(name="replies", requires_session=True, max_size_bytes=2_000)
+    async with running(full) as server, client_of(server) as client:
+        replies = ServiceBusReplies(client, "replies", timeout_s=10)
+        sent = 0
+        while server.engine.queue("replies").size_bytes < 2_000:
+            await replies.send([reply(sent)])
+            sent += 1
+        with pytest.raises(BrokerUnavailableError, match="ServiceBusQuotaExceededError"):
+            await replies.send([reply(sent)])
+        async with client.get_queue_receiver("replies", session_id="one") as receiver:
+            for message in await receive(receiver, sent):
+                await receiver.complete_message(message)
+        await replies.send([reply(sent)])
+        await replies.close()
+    assert [view.message_id for view in server.engine.messages("replies")] == [f"r:{sent}"]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from emulator.config import QueueConfig
+from emulator.config import QueueConfig, SubscriptionConfig, TopicConfig
 from emulator.servicebus import Limits
 from emulator.servicebus.engine.errors import ServiceBusError
 from emulator.servicebus.engine.message import read_message
@@ -200,6 +200,54 @@ def test_properties_over_the_limits_are_refused(properties: dict[str, str], cond
     with pytest.raises(ServiceBusError) as refused:
         read_message(payload)
     assert refused.value.condition == condition
+
+
+def test_full_entity_refuses_until_something_is_taken_away() -> None:
+    queue = QueueConfig(name="small", max_delivery_count=3, max_size_bytes=1_000)
+    topic = TopicConfig(name="t", max_size_bytes=1_000, subscriptions=tuple(SubscriptionConfig(name=n) for n in "ab"))
+    bench = Bench(queue, topics=(topic,))
+    body = "x" * 400
+    for _ in range(3):  # the last one begins below the limit and goes beyond it
+        bench.send("small", made(body))
+    for refused in (bench.engine.send, bench.engine.schedule):
+        with pytest.raises(ServiceBusError, match=r"'small'. Size of entity in bytes:1\d\d\d, .*bytes: 1000") as full:
+            refused("small", [made("y", at_s=bench.clock.now_s() + 60)])
+        assert full.value.condition == "amqp:resource-limit-exceeded"
+    taker = bench.taker().open("small", credit=2)
+    taker.settle(DeadLetter("bad", "letter"), 0)
+    with pytest.raises(ServiceBusError, match="maximum entity size"):
+        bench.send("small", made("y"))  # dead letters count too
+    taker.settle(Complete(), 1)
+    bench.send("small", made("y"))
+    bench.send("t", made(body))
+    bench.send("t", made(body))
+    with pytest.raises(ServiceBusError, match="maximum entity size"):
+        bench.send("t", made("y"))  # of both subscriptions together
+
+
+def test_size_of_an_entity_is_that_of_what_is_in_it_after_anything() -> None:
+    chance = random.Random(5)
+    bench = Bench(Q)
+    queue = bench.engine.queue("q")
+    taker = bench.taker().open("q")
+    settled = 0
+    for number in range(300):
+        at_s = bench.clock.now_s() + 30 if chance.random() < 0.2 else None
+        ttl_s = 40 if chance.random() < 0.3 else None
+        bench.send("q", made("x" * chance.randrange(50), at_s=at_s, ttl_s=ttl_s, properties={"n": number}))
+        taker.ask(2)
+        for index in range(settled, len(taker.deliveries)):
+            outcome = chance.choice([Complete(), Abandon({"why": "x" * 30}), Release(), Defer(), DeadLetter("r", "d")])
+            taker.settle(outcome, index)
+            taker.ask(0)
+        settled = len(taker.deliveries)
+        if number % 20 == 0:
+            bench.pass_s(15)
+        assert queue.dead_letters is not None
+        for store in (queue, queue.dead_letters):
+            kept = [*store.messages.values(), *store.scheduled.values()]
+            assert store.kept_bytes == sum(message.size_bytes for message in kept)
+    assert queue.dead_letters.kept_bytes > 0
 
 
 def test_session_lock_expiry_counts_every_unsettled_delivery_and_dead_letters_at_the_maximum() -> None:

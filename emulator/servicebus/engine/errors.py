@@ -87,6 +87,16 @@ def message_too_large(size: int, size_max: int) -> ServiceBusError:
     )
 
 
+def entity_full(path: str, size_bytes: int, size_bytes_max: int) -> ServiceBusError:
+    """The entity holds as much as it may; worded as in https://github.com/Azure/azure-service-bus/issues/683."""
+    return ServiceBusError(
+        "amqp:resource-limit-exceeded",
+        f"The maximum entity size has been reached or exceeded for '{path}'. Size of entity in bytes:{size_bytes},"
+        f" Max entity size in bytes: {size_bytes_max}. QuotaType: EntitySize",
+        403,
+    )
+
+
 def properties_too_large(size_max: int) -> ServiceBusError:
     """All that a message has beside its body is over the limit."""
     return ServiceBusError(

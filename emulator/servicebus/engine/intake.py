@@ -7,7 +7,7 @@ from functools import partial
 import msgspec
 
 from emulator.servicebus.engine import rows
-from emulator.servicebus.engine.errors import ServiceBusError, argument_error, message_not_found
+from emulator.servicebus.engine.errors import ServiceBusError, argument_error, entity_full, message_not_found
 from emulator.servicebus.engine.message import MS, Message, State, utf16_length
 from emulator.servicebus.engine.work import Context, Work
 
@@ -88,11 +88,22 @@ class _Due:
 class Intake(ABC):
     """An entity that producers send to."""
 
-    def __init__(self, path: str, context: Context, *, ttl_s: float | None, duplicate_window_s: float | None) -> None:
+    def __init__(
+        self,
+        path: str,
+        context: Context,
+        *,
+        ttl_s: float | None,
+        duplicate_window_s: float | None,
+        size_bytes_max: int | None,
+    ) -> None:
         self.path = path
         self.key = path.casefold()
         self.context = context
         self.ttl_s = ttl_s
+        self.size_bytes_max = size_bytes_max
+        self.kept_bytes = 0
+        """Of the messages that it keeps itself, scheduled ones included."""
         self.sequence = Sequence(self.key)
         self.duplicates = None if duplicate_window_s is None else Duplicates(self.key, duplicate_window_s)
         self.scheduled: dict[int, Message] = {}
@@ -112,12 +123,23 @@ class Intake(ABC):
             if value is not None and (length := utf16_length(value)) > chars_max:
                 raise argument_error(f"The {name} has {length} characters; at most {chars_max} are allowed.")
 
+    @property
+    @abstractmethod
+    def size_bytes(self) -> int:
+        """What counts towards `size_bytes_max`."""
+
+    def _check_room(self) -> None:
+        """Refuse everything once the limit is reached. What is taken before may go beyond it, as on the service."""
+        if self.size_bytes_max is not None and (size_bytes := self.size_bytes) >= self.size_bytes_max:
+            raise entity_full(self.path, size_bytes, self.size_bytes_max)
+
     @abstractmethod
     def plan_arrival(self, work: Work, message: Message) -> None:
         """Take the message in now, under a new sequence number."""
 
     def plan_send(self, work: Work, messages: list[Message]) -> None:
         """Take messages in: all of them or, when one is refused, none. Duplicates vanish silently, as in Azure."""
+        self._check_room()
         for message in messages:
             self.check(message)
         planned: set[str] = set()
@@ -131,6 +153,7 @@ class Intake(ABC):
 
     def plan_schedule(self, work: Work, messages: list[Message]) -> list[int]:
         """Keep messages until their time; returns the numbers by which they can be cancelled until then."""
+        self._check_room()
         for message in messages:
             self.check(message)
             if message.scheduled_s is None:
@@ -165,6 +188,7 @@ class Intake(ABC):
     def restore_scheduled(self, message: Message) -> None:
         """Put a scheduled message into memory."""
         self.scheduled[message.sequence] = message
+        self.kept_bytes += message.size_bytes
         due = self._due[message.sequence] = _Due(self, message.sequence)
         self.context.timers.set(due, message.scheduled_s or 0.0)
 
@@ -208,5 +232,5 @@ class Intake(ABC):
         return kept.sequence
 
     def _forget_scheduled(self, sequence: int) -> None:
-        del self.scheduled[sequence]
+        self.kept_bytes -= self.scheduled.pop(sequence).size_bytes
         self.context.timers.cancel(self._due.pop(sequence))

@@ -61,6 +61,11 @@ class Message(msgspec.Struct, frozen=True, array_like=True):
     state: State = State.ACTIVE
     delivery_count: int = 0
 
+    @property
+    def size_bytes(self) -> int:
+        """What it counts towards the size of its entity."""
+        return len(self.bare) + len(self.annotations)
+
     def system_property(self, name: str) -> Any:
         """A property of the message by the name that filters use; None when it is absent."""
         sections = split(self.bare)

@@ -136,7 +136,7 @@ class Registry:
         window_s = config.duplicate_detection_window_s if config.requires_duplicate_detection else None
         self._add(
             config.name,
-            _settings(config, duplicate_window_s=window_s),
+            _settings(config, duplicate_window_s=window_s, size_bytes_max=config.max_size_bytes),
         )
 
     def _add_topic(self, config: TopicConfig) -> None:
@@ -202,7 +202,9 @@ class Registry:
             queue.pump()
 
 
-def _settings(config: ReceivingConfig, *, duplicate_window_s: float | None = None) -> Settings:
+def _settings(
+    config: ReceivingConfig, *, duplicate_window_s: float | None = None, size_bytes_max: int | None = None
+) -> Settings:
     return Settings(
         requires_session=config.requires_session,
         lock_duration_s=config.lock_duration_s,
@@ -210,6 +212,7 @@ def _settings(config: ReceivingConfig, *, duplicate_window_s: float | None = Non
         ttl_s=config.default_message_ttl_s,
         dead_letters_expired=config.dead_lettering_on_message_expiration,
         duplicate_window_s=duplicate_window_s,
+        size_bytes_max=size_bytes_max,
     )
 
 

@@ -32,6 +32,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ttl_s: float | None = None
     dead_letters_expired: bool = False
     duplicate_window_s: float | None = None
+    size_bytes_max: int | None = None
+    """None where something else is counted: a subscription's topic, a dead-letter queue's queue."""
 
 
 class Lock:
@@ -77,13 +79,24 @@ class Store(Intake):
     """
 
     def __init__(self, path: str, settings: Settings, context: Context, *, dead_letters: "Store | None" = None) -> None:
-        super().__init__(path, context, ttl_s=settings.ttl_s, duplicate_window_s=settings.duplicate_window_s)
+        super().__init__(
+            path,
+            context,
+            ttl_s=settings.ttl_s,
+            duplicate_window_s=settings.duplicate_window_s,
+            size_bytes_max=settings.size_bytes_max,
+        )
         self.settings = settings
         self.dead_letters = dead_letters
         self.messages: dict[int, Message] = {}
         self.locked: dict[int, Lock] = {}
         self.locks: dict[bytes, Lock] = {}
         self._expiries: dict[int, _Expiry] = {}
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all messages here and in the dead-letter queue."""
+        return self.kept_bytes + (0 if self.dead_letters is None else self.dead_letters.size_bytes)
 
     @abstractmethod
     def message_available(self, message: Message) -> None:
@@ -108,6 +121,7 @@ class Store(Intake):
     def admit(self, message: Message) -> None:
         """Put a message into memory and make it available."""
         self.messages[message.sequence] = message
+        self.kept_bytes += message.size_bytes
         if message.expires_s is not None:
             expiry = self._expiries[message.sequence] = _Expiry(self, message.sequence)
             self.context.timers.set(expiry, message.expires_s)
@@ -206,6 +220,7 @@ class Store(Intake):
 
     def _unlocked(self, lock: Lock, message: Message) -> None:
         self._unlock(lock)
+        self.kept_bytes += message.size_bytes - self.messages[message.sequence].size_bytes
         self.messages[message.sequence] = message
         self.message_available(message)
         expiry = self._expiries.get(message.sequence)
@@ -227,7 +242,7 @@ class Store(Intake):
         if lock is not None:
             self._unlock(lock)
         sequence = message.sequence
-        del self.messages[sequence]
+        self.kept_bytes -= self.messages.pop(sequence).size_bytes
         expiry = self._expiries.pop(sequence, None)
         if expiry is not None:
             self.context.timers.cancel(expiry)

@@ -35,9 +35,15 @@ class Topic(Intake):
             context,
             ttl_s=config.default_message_ttl_s,
             duplicate_window_s=config.duplicate_detection_window_s if config.requires_duplicate_detection else None,
+            size_bytes_max=config.max_size_bytes,
         )
         self.config = config
         self.subscriptions: dict[str, Subscription] = {}
+
+    @property
+    def size_bytes(self) -> int:
+        """Of what is scheduled and of all subscriptions."""
+        return self.kept_bytes + sum(each.queue.size_bytes for each in self.subscriptions.values())
 
     def forget_subscription(self, key: str) -> None:
         """Drop the subscription at a case-folded path, if it is one of this topic's."""

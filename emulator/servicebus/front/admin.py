@@ -108,12 +108,14 @@ def _page(request: web.Request, entries: list[atom.Entry]) -> web.Response:
 
 def _queue_entry(engine: Namespace, config: QueueConfig) -> atom.Entry:
     counts = engine.counts(config.name)
-    return atom.Entry("QueueDescription", config.name, {**msgspec.structs.asdict(config), **_counts(counts._asdict())})
+    fields = {**msgspec.structs.asdict(config), "size_bytes": engine.queue(config.name).size_bytes}
+    return atom.Entry("QueueDescription", config.name, {**fields, **_counts(counts._asdict())})
 
 
 def _topic_entry(engine: Namespace, name: str) -> atom.Entry:
     topic = engine.entities.topic(name)
     fields = msgspec.structs.asdict(topic.config)
+    fields["size_bytes"] = topic.size_bytes
     fields["subscriptions"] = [each.config.name for each in topic.subscriptions.values()]
     counts = {"scheduled": len(topic.scheduled)}
     return atom.Entry("TopicDescription", topic.path, {**fields, **_counts(counts)})

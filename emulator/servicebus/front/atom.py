@@ -9,6 +9,7 @@ import msgspec
 ATOM = "http://www.w3.org/2005/Atom"
 SERVICE = "http://schemas.microsoft.com/netservices/2010/10/servicebus/connect"
 COUNTS = "http://schemas.microsoft.com/netservices/2011/06/servicebus"
+_MEGABYTE = 1_048_576
 FOREVER = "P10675199DT2H48M5.4775807S"
 
 # Field names here to element names there; what is a duration, a truth or a number is written as such.
@@ -21,12 +22,15 @@ _ELEMENTS = {
     "max_delivery_count": "MaxDeliveryCount",
     "requires_duplicate_detection": "RequiresDuplicateDetection",
     "message_count": "MessageCount",
+    "size_bytes": "SizeInBytes",
+    "max_size_bytes": "MaxSizeInMegabytes",
     "alias": "Alias",
     "messaging_sku": "MessagingSKU",
     "name": "Name",
     "namespace_type": "NamespaceType",
 }
 _NAMES = {element: name for name, element in _ELEMENTS.items()}
+_ONLY_SHOWN = ("MessageCount", "SizeInBytes", "Name")
 _REFUSED_UNLESS_EMPTY = ("ForwardTo", "ForwardDeadLetteredMessagesTo")
 _COUNT_ELEMENTS = {
     "ActiveMessageCount": "active",
@@ -56,6 +60,8 @@ def _text(name: str, value: Any) -> str:
         return FOREVER if value is None else f"PT{value:g}S"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if name == "max_size_bytes":
+        return str(max(value // _MEGABYTE, 1))
     return str(value)
 
 
@@ -127,7 +133,7 @@ def parse(body: bytes) -> tuple[str, dict[str, Any]]:
             raise ValueError("rules are not taken in Atom: make the subscription in JSON, with its rules")
         if name in _REFUSED_UNLESS_EMPTY and text:
             raise ValueError(f"{name}: messages are not forwarded here; leave it empty")
-        if name in _NAMES and name not in ("MessageCount", "Name") and text:
+        if name in _NAMES and name not in _ONLY_SHOWN and text:
             fields[_NAMES[name]] = _value(_NAMES[name], text)
     return description.tag.rpartition("}")[2], fields
 
@@ -138,6 +144,8 @@ def _value(name: str, text: str) -> Any:
         return None if seconds >= timedelta(days=10_675_199).total_seconds() else seconds
     if text in ("true", "false"):
         return text == "true"
+    if name == "max_size_bytes":
+        return int(text) * _MEGABYTE
     return int(text) if text.isdecimal() else text
 
 
