@@ -131,6 +131,26 @@ async def test_a_check_makes_nothing_and_says_how_to_make_it(settings: Settings)
     assert set(states(await provision(settings, check_only=True)).values()) == {State.FOUND}
 
 
+async def test_a_check_sends_nothing_that_could_change_anything(settings: Settings, azure: Emulator) -> None:
+    managed = with_changes(
+        settings,
+        servicebus_admin_endpoint=azure.servicebus_admin_endpoint,
+        claim_container=f"claims-of-{settings.lease_container}",
+        command_queue="absent",
+        reply_entities_allowed=("nowhere",),
+    )
+    asked: list[set[tuple[str, str]]] = []
+    for check_only in (True, False):
+        azure.faults.requests.clear()
+        with pytest.raises(ProvisioningError):
+            await provision(managed, check_only=check_only)
+        asked.append(set(azure.faults.requests))
+    checking, making = asked
+    reads = {("cosmos", f"read-{what}") for what in ("account", "database", "container")}
+    assert checking == {("blob", "get-container-properties"), *reads}
+    assert making > checking, "what makes is counted, so that a check that made something would be seen"
+
+
 async def test_workers_that_provision_at_once_all_succeed(settings: Settings) -> None:
     results: list[dict[str, State]] = []
 
