@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from emulator.app import Options, run
+from emulator.serving import Options, run
 
 _PORT_MAX = 65535
 

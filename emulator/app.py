@@ -1,4 +1,4 @@
-"""The three services and the control interface as one: inside a test, or as a process of its own.
+"""The three services and the control interface as one, in this process; `emulator.serving` makes a process of it.
 
 ```python
 async with Emulator(config=ServiceBusConfig(queues=(QueueConfig(name="commands"),))) as azure:
@@ -6,30 +6,23 @@ async with Emulator(config=ServiceBusConfig(queues=(QueueConfig(name="commands")
 ```
 """
 
-import asyncio
 import contextlib
 import ssl
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
 
 import msgspec
-import structlog
 
 from emulator.blob import DEVELOPMENT_KEY, BlobServer
 from emulator.clock import Clock, SystemClock
-from emulator.config import ConfigError, ServiceBusConfig, load_config
+from emulator.config import ServiceBusConfig, load_config
 from emulator.control import ControlServer
 from emulator.cosmos import CosmosServer
 from emulator.faults import Faults
 from emulator.identity import TokenAuthority
 from emulator.journal import Journal, MemoryJournal, SqliteJournal
-from emulator.process import log_to, loop_factory, stop_signal, watch_stdin, write_whole
 from emulator.servicebus import AdminServer, ServiceBusServer
-
-log = structlog.get_logger()
 
 COSMOS_KEY: Final = "C2y6yDjf5/R+ob0N8A7Cgv30VRDJIWEHLM+4QDU5DE2nQ9nDuVTqobD4b8mGGyPMbIZnqyMsEcaGQy67XIw/Jw=="
 """The key that the official Cosmos DB emulator has, so that existing settings go on working. Not a secret:
@@ -38,7 +31,6 @@ SERVICEBUS_KEY_NAME: Final = "RootManageSharedAccessKey"
 SERVICEBUS_KEY: Final = "SAS_KEY_VALUE"
 """What the official Service Bus emulator documents:
 https://learn.microsoft.com/azure/service-bus-messaging/test-locally-with-service-bus-emulator."""
-STOP_S: Final = 20.0
 
 
 class EmulatorError(Exception):
@@ -232,90 +224,6 @@ class Emulator:
     def control_endpoint(self) -> str:
         """The URL of the control interface."""
         return self.ready().control_endpoint
-
-
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line says."""
-
-    config: Path | None = None
-    servicebus_port: int = 0
-    cosmos_port: int = 0
-    blob_port: int = 0
-    control_port: int = 0
-    admin_port: int = 0
-    data_dir: Path | None = None
-    ready_file: Path | None = None
-    seed: int = 0
-    end_with_stdin: bool = False
-
-
-async def serve(options: Options, *, announce: Callable[[str], None] = print) -> None:
-    """Run until SIGTERM or SIGINT, or until stdin ends where the options say so, then stop within STOP_S.
-
-    Once everything listens, write the ready file, whole or not at all, and announce the same JSON as one line.
-
-    Raises:
-        EmulatorError: a port, the data folder, the ready file or the config cannot be used.
-        TimeoutError: it did not stop within STOP_S.
-    """
-    emulator = Emulator(
-        config=options.config,
-        data_dir=options.data_dir,
-        servicebus_port=options.servicebus_port,
-        cosmos_port=options.cosmos_port,
-        blob_port=options.blob_port,
-        control_port=options.control_port,
-        admin_port=options.admin_port,
-        seed=options.seed,
-    )
-    async with stop_signal() as stop:
-        await emulator.__aenter__()
-        try:
-            line = msgspec.json.encode(emulator.ready())
-            if options.ready_file is not None:
-                _write_ready_file(options.ready_file, line + b"\n")
-            announce(line.decode())
-            if options.end_with_stdin:
-                await watch_stdin(stop)
-            await stop.wait()
-        finally:
-            async with asyncio.timeout(STOP_S):
-                await emulator.__aexit__(None, None, None)
-
-
-def run(options: Options) -> int:
-    """`serve` as a command: returns its exit code; an error is one line on stderr.
-
-    Logs go to stderr, unless logging is configured already: stdout has the one line with the endpoints.
-    """
-    if not structlog.is_configured():
-        log_to(sys.stderr)
-    try:
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(serve(options, announce=_print_line))
-    except (EmulatorError, ConfigError) as error:
-        sys.stderr.write(f"emulator: {error}\n")
-        return 2
-    except TimeoutError:
-        sys.stderr.write(f"emulator: not everything stopped within {STOP_S:.0f} s\n")
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
-def _print_line(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-def _write_ready_file(path: Path, content: bytes) -> None:
-    try:
-        write_whole(path, content)
-    except OSError as error:
-        raise EmulatorError(
-            f"cannot write the ready file {path}: {error.strerror}; give another --ready-file"
-        ) from error
 
 
 def _read_config(config: ServiceBusConfig | Path | str | None) -> ServiceBusConfig:

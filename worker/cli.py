@@ -100,9 +100,10 @@ def emulator(
     seed: Annotated[int, typer.Option(help="For faults with a probability or a jitter.")] = 0,
 ) -> None:
     """Run Service Bus, Cosmos DB and Blob Storage on 127.0.0.1, until SIGTERM or SIGINT."""
-    from emulator.app import EmulatorError, Options, serve  # noqa: PLC0415 - only this command may know it
+    from emulator.app import EmulatorError  # noqa: PLC0415 - only this command may know it
     from emulator.config import ConfigError  # noqa: PLC0415
     from emulator.process import log_to  # noqa: PLC0415
+    from emulator.serving import Options, serve  # noqa: PLC0415
     from worker.commands.local import write_settings_file  # noqa: PLC0415
 
     def announce(line: str) -> None:

@@ -25,12 +25,13 @@ from azure.servicebus.aio.management import ServiceBusAdministrationClient
 from azure.servicebus.exceptions import SessionLockLostError
 from azure.storage.blob.aio import BlobServiceClient
 
-from emulator.app import Emulator, EmulatorError, Options, Ready, serve
+from emulator.app import Emulator, EmulatorError, Ready
 from emulator.clock import ManualClock
 from emulator.config import ConfigError, QueueConfig, ServiceBusConfig
 from emulator.faults import Answer, DropBefore, Rule
 from emulator.handle import ControlError, EmulatorHandle, start_emulator_process
 from emulator.journal import Change, SqliteJournal
+from emulator.serving import Options, serve
 from tests.support.servicebus_admin import PlainHttp
 from tests.support.waiting import wait_until
 
