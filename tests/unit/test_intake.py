@@ -1,7 +1,7 @@
 """What a worker takes of what anybody may send: reply addresses by the list, sizes and depths within their limits."""
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import msgspec
@@ -53,6 +53,15 @@ def taken_by(intake: Intake, one: Delivery) -> TurnedAway | None:
 
 def intake(**settings: Any) -> Intake:
     return Intake(Guards(), _reply_addresses(worker_settings(**settings)))
+
+
+def test_an_event_without_a_time_is_of_the_time_at_which_the_broker_took_its_command() -> None:
+    """The same at each delivery, in one zone whatever zone it was told in."""
+    east = timezone(timedelta(hours=2))
+    one = msgspec.structs.replace(delivery(), enqueued_at=datetime(2026, 1, 31, 14, 0, 0, 5_999, tzinfo=east))
+    found = intake().take(one)
+    assert isinstance(found, Taken)
+    assert found.command.default_time == "2026-01-31T12:00:00.005Z"
 
 
 @pytest.mark.parametrize(
