@@ -136,7 +136,7 @@ async def test_a_check_sends_nothing_that_could_change_anything(settings: Settin
         settings,
         servicebus_admin_endpoint=azure.servicebus_admin_endpoint,
         claim_container=f"claims-of-{settings.lease_container}",
-        command_queue="absent",
+        command_queue="made-later",
         reply_entities_allowed=("nowhere",),
     )
     asked: list[set[tuple[str, str]]] = []
