@@ -7,15 +7,13 @@ from contextlib import contextmanager
 from typing import Final
 
 import anyio
-import structlog
 
 from brook_client.errors import BrookClientError, ReplyTimeoutError
+from brook_client.log import log
 from brook_client.messages import ReceivedReply
 from schemas.codec import encode_command
 from schemas.commands import Command
 from schemas.types import CommandId
-
-log = structlog.get_logger()
 
 _REMEMBERED_MAX: Final = 1_000
 
@@ -122,8 +120,8 @@ class ReplyDispatcher:
         for listener in tuple(self._listeners):
             try:
                 listener(reply)
-            except Exception:  # a bug of the program: raised here, it would bring the same reply again without end
-                log.exception("client.listener-failed", command_id=reply.command_id)
+            except Exception as error:  # noqa: BLE001 - raised here, it would bring the same reply again without end
+                log.error("client.listener-failed", command_id=reply.command_id, exc_info=error)
         return bool(waiters)
 
     def fail(self, command_id: CommandId, error: BrookClientError) -> None:

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import anyio
-import structlog
 from azure.servicebus import ServiceBusReceivedMessage
 from azure.servicebus.aio import ServiceBusReceiver, ServiceBusSession
 from azure.servicebus.exceptions import (
@@ -22,10 +21,9 @@ from azure.servicebus.exceptions import (
 
 from brook_client.dispatch import ReplyDispatcher
 from brook_client.errors import ReplyUnavailableError
+from brook_client.log import log
 from brook_client.messages import UnreadableReplyError, received_reply
 from worker.closing import close_without_pause
-
-log = structlog.get_logger()
 
 # Waiting does not cure these: whoever waits is told at once. The session is tried again all the same.
 _PERMANENT: Final = (

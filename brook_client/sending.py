@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, TypeVar
 
 import anyio
-import structlog
 from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch
 from azure.servicebus.aio import ServiceBusClient, ServiceBusSender
 from azure.servicebus.exceptions import (
@@ -19,10 +18,9 @@ from azure.servicebus.exceptions import (
 from tenacity import AsyncRetrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
 from brook_client.errors import CommandTooLargeError, SendError
+from brook_client.log import log
 from schemas.types import CommandId
 from worker.closing import close_without_pause
-
-log = structlog.get_logger()
 
 OnSent = Callable[[int], None]
 """Called with the number of commands in each batch that the queue has confirmed."""
