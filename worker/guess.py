@@ -1,4 +1,4 @@
-"""Guessing that the next one is like the last ones, where a wrong guess costs a request and nothing else."""
+"""Guessing that the next one is like the last ones, where a wrong guess costs a little time and nothing else."""
 
 from typing import Final
 

@@ -171,6 +171,28 @@ def test_the_ports_know_only_what_they_speak_of() -> None:
     assert beyond(("worker.claims.base",), allowed=(*allowed, "worker.storage.base")) == []
 
 
+COMPOSITION = ("worker.settings", "worker.configuration", "worker.clients", "worker.app", "worker.commands")
+"""What knows how a worker is set up, and what is made of it."""
+
+
+@pytest.mark.parametrize(
+    ("layer", "above"),
+    [
+        (
+            "worker.telemetry",
+            ("worker.storage", "worker.locking", "worker.claims", "worker.handlers", "worker.sessions"),
+        ),
+        ("worker.storage", ("worker.locking", "worker.claims", "worker.handlers", "worker.sessions")),
+        ("worker.locking", ("worker.storage", "worker.claims", "worker.handlers", "worker.sessions")),
+        ("worker.claims", ("worker.locking", "worker.handlers", "worker.sessions")),
+        ("worker.sessions", ("worker.deadletters", "worker.operations", "worker.provisioning", "worker.checks")),
+    ],
+)
+def test_no_layer_needs_one_above_it(layer: str, above: tuple[str, ...]) -> None:
+    starting = "worker.telemetry.running"  # it starts what the settings ask for
+    assert offences((layer,), never=(*above, *COMPOSITION), but=(starting,)) == []
+
+
 def test_handlers_carry_out_decisions_through_the_ports() -> None:
     allowed = (
         "worker.handlers",

@@ -2,7 +2,8 @@
 
 import pytest
 
-from worker.sessions.idling import GivenBack, IdlePolicy
+from worker.given_back import GivenBack
+from worker.sessions.idling import IdlePolicy
 
 LONGEST_S = 10.0
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from worker.sessions.idling import AT_ONCE_S, GivenBack
+from worker.given_back import AT_ONCE_S, GivenBack
 from worker.telemetry.instruments import SLOTS, SLOTS_WANTED
 
 WINDOW_S: Final = 60.0
