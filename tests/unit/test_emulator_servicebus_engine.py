@@ -202,6 +202,23 @@ def test_properties_over_the_limits_are_refused(properties: dict[str, str], cond
     assert refused.value.condition == condition
 
 
+@pytest.mark.parametrize(("path", "session_id"), [("q", None), ("s", "1")])
+def test_message_behind_an_expired_one_is_delivered_however_many_expired_before(
+    path: str, session_id: str | None
+) -> None:
+    """Removing the expired one may tidy up the order of delivery in the middle of looking through it."""
+    for count in range(60, 72):
+        bench = Bench(Q, S)
+        bench.send(path, made("old", ttl_s=100, session_id=session_id))
+        bench.send(path, *(made(str(number), ttl_s=1, session_id=session_id) for number in range(count)))
+        bench.send(path, made("valid", session_id=session_id))
+        bench.pass_s(2)
+        bench.clock.jump_s(100)  # not yet told to the engine: it notices when it comes to the message
+        taker = bench.taker()
+        taker = taker.open(path, credit=1) if session_id is None else taker.accept(path, session_id, credit=1)
+        assert taker.bodies == ["valid"]
+
+
 def test_full_entity_refuses_until_something_is_taken_away() -> None:
     queue = QueueConfig(name="small", max_delivery_count=3, max_size_bytes=1_000)
     topic = TopicConfig(name="t", max_size_bytes=1_000, subscriptions=tuple(SubscriptionConfig(name=n) for n in "ab"))

@@ -150,8 +150,8 @@ class Queue(Store):
                 if message.expires_s is None or message.expires_s > self.context.clock.now_s():
                     return True
                 self.expire(ready[0])
-            if ready:
-                heapq.heappop(ready)
+                continue  # the heap may have been tidied up meanwhile: what is first now was not looked at
+            heapq.heappop(ready)
         return False
 
     def dispatch(self, receiver: Receiver, ready: list[int], count_max: int | None = None) -> None:
