@@ -10,11 +10,14 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
+import structlog
 
 from emulator.blob.errors import BlobError
 from emulator.blob.records import Blob, Block, Container, Piece, ticks_at
 from emulator.clock import Clock
-from emulator.journal import Change, Journal
+from emulator.journal import Change, Journal, JournalError
+
+log = structlog.get_logger()
 
 CAPACITY_BYTES = 4 * 1024**3
 PIECE_BYTES_MAX = 4 * 1024**2
@@ -66,6 +69,7 @@ class Store:
         self.staged: dict[BlobKey, dict[str, Block]] = {}
         self._chunks: dict[int, bytes] = {}
         self._references: dict[int, int] = {}
+        self._superfluous: set[int] = set()
         self._content_bytes = 0
         self._next_chunk = 0
         self._last_ticks = 0
@@ -189,12 +193,22 @@ class Store:
                     dropped.append(piece.chunk_id)
 
     def _drop(self, chunk_ids: Iterable[int]) -> None:
-        unique = set(chunk_ids)
-        if not unique:
+        """Forget chunks that nothing refers to. Where the journal cannot, they stay until the next ones go.
+
+        What made them superfluous has taken effect already, so this must not fail.
+        """
+        self._superfluous.update(chunk_ids)
+        if not self._superfluous:
             return
-        self._journal.commit([Change("chunks", _chunk_key(chunk_id), None) for chunk_id in sorted(unique)])
-        for chunk_id in unique:
+        rows = [Change("chunks", _chunk_key(chunk_id), None) for chunk_id in sorted(self._superfluous)]
+        try:
+            self._journal.commit(rows)
+        except JournalError as error:
+            log.warning("blob.chunks-kept", chunks=len(self._superfluous), reason=str(error))
+            return
+        for chunk_id in self._superfluous:
             self._content_bytes -= len(self._chunks.pop(chunk_id))
+        self._superfluous.clear()
 
     def _load(self) -> None:
         for name, value in self._journal.load("containers"):

@@ -18,7 +18,7 @@ from emulator.blob.listing import list_names
 from emulator.blob.records import Blob, ContentHeaders
 from emulator.blob.store import BlobKey, Upload
 from emulator.clock import ManualClock
-from emulator.journal import Change, MemoryJournal, SqliteJournal
+from emulator.journal import Change, JournalError, MemoryJournal, SqliteJournal
 
 A = "11111111-1111-1111-1111-111111111111"
 KEY = BlobKey("box", "folder/name")
@@ -376,3 +376,28 @@ def test_write_that_the_journal_refused_changed_nothing() -> None:
     assert read(engine) == b"old"
     assert engine.content_bytes == 3
     assert [entry.name for entry in engine.containers.list().entries] == ["box"]
+
+
+class ShrinkingFails(MemoryJournal):
+    """A full disk on which even deleting finds no room."""
+
+    def __init__(self) -> None:
+        self.is_full = False
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        if self.is_full and all(change.value is None for change in changes):
+            raise JournalError("cannot write to the file: database or disk is full")
+
+
+def test_a_change_has_taken_effect_even_where_what_it_replaced_cannot_be_dropped() -> None:
+    journal = ShrinkingFails()
+    engine = engine_of(journal)
+    put(engine, b"before")
+    journal.is_full = True
+    put(engine, b"after")
+    assert read(engine) == b"after"
+    assert engine.content_bytes == len(b"before") + len(b"after"), "the old content waits for room"
+    journal.is_full = False
+    put(engine, b"last")
+    assert read(engine) == b"last"
+    assert engine.content_bytes == len(b"last")
