@@ -58,6 +58,7 @@ class Sender:
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
         self._max_message_size_on_link = 0
+        self._handler = None  # no connection, and so no task that keeps one alive
         self._closed = False
 
     async def create_message_batch(self, max_size_in_bytes: int | None = None) -> ServiceBusMessageBatch:
