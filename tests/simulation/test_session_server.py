@@ -15,8 +15,8 @@ from schemas.commands import AppendCommand
 from schemas.guards import Guards
 from schemas.keys import BrookKey, reply_message_id, session_id_for
 from schemas.replies import Appended, ConcurrencyConflict, Rejected, RejectionCode, Reply
-from schemas.types import CommandId
-from tests.support.brooks import KEY, command, event
+from schemas.types import CommandId, Position
+from tests.support.brooks import KEY, command, event, prepared
 from tests.support.sessions import QUICK, serving
 from tests.support.waiting import wait_until
 from worker.handlers.append import AppendHandler, GroupResult
@@ -315,6 +315,21 @@ async def test_a_contradiction_is_dead_lettered_with_its_remedy_and_other_brooks
     assert "repair" in why.description
     assert isinstance(world.outcomes()["y"], Appended)
     assert set(world.store.documents(KEY)) == {"head"}
+
+
+async def test_what_took_effect_before_a_contradiction_was_met_is_not_told_to_be_rejected() -> None:
+    """The first batch of the group takes effect, the second meets an event that no head tells of."""
+    world = World()
+    stray = prepared(command_id="stray").event_document(0, Position(99))
+    await world.store.write(KEY, [Create(stray)])
+    for index in range(130):
+        world.send(command(command_id=f"c{index}"))
+    await world.settled()
+    outcomes = world.outcomes()
+    assert [isinstance(outcomes[f"c{index}"], Appended) for index in range(130)] == [index < 99 for index in range(130)]
+    assert [dead.message_id for dead, _ in world.broker.dead_letters] == [f"c{index}" for index in range(99, 130)]
+    assert [one.command_id async for one in world.store.read_forward(KEY)] == [f"c{index}" for index in range(99)]
+    assert len(world.replies.sent) == 130
 
 
 async def test_a_lost_session_is_left_alone_and_its_commands_come_again() -> None:

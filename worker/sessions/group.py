@@ -179,21 +179,21 @@ class GroupProcessor:
             return _abandoned(one.delivery)
 
     async def _append(self, brook: BrookState, group: Sequence[Taken], *, doubtful: bool) -> list[Decided]:
-        """Append the commands of one brook. Where they meet a bug together, find the one that it is in."""
+        """Append the commands of one brook. Where they fail together, find out which do: others may be durable."""
         redelivered = frozenset(one.command.command_id for one in group if doubtful or one.delivery.may_be_decided)
         try:
             result = await self._handler.append(brook, [one.command for one in group], redelivered)
             return self._appended(brook.key, group, result)
-        except ContradictionError as error:
-            # For an operator: the reason and the remedy are the story, a traceback would hide them.
-            log.error("brook.contradiction", brook=str(brook.key), reason=error.reason, remedy=error.remedy)  # noqa: TRY400
-            return [self._contradiction(one, error) for one in group]
         except StoreUnavailableError:
             raise
-        except Exception:
+        except Exception as error:
             if len(group) > 1:
                 log.warning("group.isolating", brook=str(brook.key), commands=len(group))
                 return [found for one in group for found in await self._append(brook, [one], doubtful=True)]
+            if isinstance(error, ContradictionError):
+                # For an operator: the reason and the remedy are the story, a traceback would hide them.
+                log.error("brook.contradiction", brook=str(brook.key), reason=error.reason, remedy=error.remedy)  # noqa: TRY400
+                return [self._contradiction(group[0], error)]
             log.exception("command.failed", brook=str(brook.key), command=group[0].command.command_id)
             return [_abandoned(group[0].delivery)]
 
