@@ -18,6 +18,7 @@ from schemas.types import START
 from worker.clients import servicebus_client
 from worker.commands.shared import run_async
 from worker.configuration import load_settings
+from worker.garbage import collect_seldom
 from worker.settings import Settings
 
 _GROUPS_MAX: Final = 3
@@ -74,6 +75,7 @@ async def run(settings: Settings) -> None:
     ):
         await tasks.start(stopping.watch)
         replies = ReplySenders(reply_client, settings)
+        collect_seldom()
         await serve_sessions(client, settings, NullWork(replies, stopping), stopping)
         end_at_once()
 

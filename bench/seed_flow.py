@@ -27,6 +27,7 @@ from schemas.replies import Reply
 from worker.clients import blob_service_client, brooks_container, cosmos_client, servicebus_client
 from worker.commands.shared import run_async
 from worker.configuration import load_settings
+from worker.garbage import collect_seldom
 from worker.locking.names import blob_name
 from worker.protocol import pending as large
 from worker.protocol.documents import HEAD_ID, read_head
@@ -189,6 +190,7 @@ async def run(settings: Settings) -> None:
         container = brooks_container(cosmos, settings)
         replies = ReplySenders(reply_client, settings)
         flow = SeedFlow(Brooks(container, settings), Leases(blobs, settings), replies, stopping)
+        collect_seldom()
         await serve_sessions(client, settings, flow, stopping)
         end_at_once()
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Final
 
@@ -52,8 +52,10 @@ class UnfinishedError(WorkerError):
     """The worker was made to end before it had finished what it had in hand. Nothing is lost by that."""
 
 
-async def run_worker(settings: Settings) -> None:
+async def run_worker(settings: Settings, on_started: Callable[[], None] = lambda: None) -> None:
     """Work until SIGTERM or SIGINT, then drain within `drain_grace_s`; a second signal ends at once.
+
+    `on_started` is called when everything is open and before the first session is accepted.
 
     Raises StartError when a service refuses us or does not answer at the start, and UnfinishedError when it ended
     with work in hand.
@@ -68,6 +70,7 @@ async def run_worker(settings: Settings) -> None:
             async with open_server(settings, observers.signal) as server:
                 observers.health.running(lambda: server.trouble)
                 log.info("worker.started", queue=settings.command_queue, sessions_max=settings.max_concurrent_sessions)
+                on_started()
                 try:
                     await server.run(stopping)
                 except* BrokerRefusedError as group:

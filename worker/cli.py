@@ -66,11 +66,12 @@ def run(
     """Run a worker until SIGTERM or SIGINT. With --processes, several: a worker uses one core."""
     with reported():
         from worker.app import run_worker  # noqa: PLC0415 - the other commands need no worker
+        from worker.garbage import collect_seldom  # noqa: PLC0415
         from worker.supervisor import run_processes  # noqa: PLC0415
 
         settings = settings_of(config)
         if processes == 1:
-            run_async(run_worker, settings)
+            run_async(run_worker, settings, collect_seldom)
         else:
             arguments = () if config is None else ("--config", str(config))
             supervise = partial(run_processes, grace_s=settings.drain_grace_s, http_port=settings.http_port)
