@@ -60,10 +60,8 @@ class SystemClock(_JumpingClock):
 class ManualClock(_JumpingClock):
     """Stands still until it is moved by `jump_s`: for tests of the engines."""
 
-    def __init__(self, start_s: float = 1_700_000_000.0) -> None:
-        super().__init__()
-        self._start_s = start_s
+    _START_S = 1_700_000_000.0
 
     def now_s(self) -> float:
         """Seconds since the Unix epoch, UTC."""
-        return self._start_s + self._offset_s
+        return self._START_S + self._offset_s

@@ -12,7 +12,7 @@ from emulator.cosmos.errors import CosmosError
 from emulator.cosmos.partitionkey import Definition, to_component
 from emulator.cosmos.sql import tree
 from emulator.cosmos.sql.tree import Expression, Query, property_path
-from emulator.cosmos.values import UNDEFINED, OrderKey, is_number, order_key
+from emulator.cosmos.values import UNDEFINED, is_number
 
 Path = tuple[str | int, ...]
 
@@ -159,8 +159,3 @@ def _ids(part: Expression, alias: str, parameters: dict[str, Any]) -> tuple[str,
     if any(value is UNDEFINED for value in values):
         return None
     return tuple(dict.fromkeys(value for value in values if type(value) is str))
-
-
-def low_key(interval: Interval) -> OrderKey | None:
-    """The lower bound as an order key."""
-    return None if interval.low is None else order_key(interval.low)

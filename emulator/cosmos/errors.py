@@ -78,9 +78,9 @@ def precondition_failed() -> CosmosError:
     return CosmosError(412, "Operation cannot be performed because one of the specified precondition is not met.")
 
 
-def too_large(message: str = "Request size is too large.") -> CosmosError:
+def too_large() -> CosmosError:
     """413: an item or a request past 2 MB."""
-    return CosmosError(413, message)
+    return CosmosError(413, "Request size is too large.")
 
 
 def not_covered(what: str) -> CosmosError:

@@ -31,7 +31,7 @@ def rid(*parts: tuple[int, int]) -> str:
     return base64.b64encode(octets).decode().replace("/", "-")
 
 
-def check_id(value: Any, what: str = "id") -> str:
+def check_id(value: Any) -> str:
     """An item's id.
 
     Raises:
@@ -39,11 +39,11 @@ def check_id(value: Any, what: str = "id") -> str:
             or `#`.
     """
     if type(value) is not str or not value:
-        raise bad_request(f"The input content is invalid because the required properties - '{what}; ' - are missing")
+        raise bad_request("The input content is invalid because the required properties - 'id; ' - are missing")
     if not FORBIDDEN_IN_IDS.isdisjoint(value):
-        raise bad_request(f"The {what} contains an illegal character: '/', '\\', '?' and '#' are not allowed.")
+        raise bad_request("The id contains an illegal character: '/', '\\', '?' and '#' are not allowed.")
     if len(value) > ID_BYTES_MAX // 4 and len(value.encode("utf-8", "surrogatepass")) > ID_BYTES_MAX:
-        raise bad_request(f"The {what} is longer than {ID_BYTES_MAX} bytes.")
+        raise bad_request(f"The id is longer than {ID_BYTES_MAX} bytes.")
     return str(value)
 
 

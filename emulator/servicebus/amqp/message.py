@@ -12,7 +12,6 @@ from emulator.servicebus.amqp.encode import encode, encode_map_of
 from emulator.servicebus.amqp.types import DecodeError
 
 HEADER = 0x70
-DELIVERY_ANNOTATIONS = 0x71
 MESSAGE_ANNOTATIONS = 0x72
 PROPERTIES = 0x73
 APPLICATION_PROPERTIES = 0x74
