@@ -7,6 +7,7 @@ injection says. The counters are how tests and benchmarks pin the number of call
 import random
 from collections import Counter
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
@@ -40,6 +41,10 @@ class ApplyLate(msgspec.Struct, frozen=True, tag="apply-late", forbid_unknown_fi
 
 class Truncate(msgspec.Struct, frozen=True, tag="truncate", forbid_unknown_fields=True):
     """Apply the request, announce the whole answer, send half of it and close the connection. HTTP only."""
+
+
+READS_OF_ITEMS: Final = frozenset({"read-item", "query", "read-feed"})
+"""The operations of Cosmos DB that a replica may answer."""
 
 
 class ReadBehind(msgspec.Struct, frozen=True, tag="read-behind", forbid_unknown_fields=True):
@@ -90,8 +95,13 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ValueError(f"probability must lie between 0 and 1, not {self.probability}")
         if min(self.skip, self.latency_s, self.latency_jitter_s, self.times or 0) < 0:
             raise ValueError("skip, times, latency_s and latency_jitter_s must not be negative")
-        if isinstance(self.effect, ReadBehind) and self.service != "cosmos":
-            raise ValueError("read-behind is an effect of the service cosmos: name it")
+        if isinstance(self.effect, ReadBehind) and (
+            self.service != "cosmos" or self.operation not in {"*", *READS_OF_ITEMS}
+        ):
+            raise ValueError(
+                f"read-behind is for the service cosmos and its operations {', '.join(sorted(READS_OF_ITEMS))} or *:"
+                " name these"
+            )
 
 
 class Injection(msgspec.Struct, frozen=True):

@@ -10,8 +10,8 @@ from emulator.cosmos.itemhandlers import ItemHandlers
 from emulator.cosmos.metadata import MetadataHandlers
 from emulator.cosmos.replies import Reply
 from emulator.cosmos.wire import SESSION_TOKEN
+from emulator.faults import READS_OF_ITEMS
 
-_READS_OF_ITEMS: Final = frozenset({"read-item", "query", "read-feed"})
 _CONSISTENCY_LEVELS: Final = ("Eventual", "ConsistentPrefix", "Session")
 
 
@@ -28,7 +28,7 @@ class Handlers:
         Raises:
             CosmosError: what the service answers instead.
         """
-        if request.target.operation not in _READS_OF_ITEMS:
+        if request.target.operation not in READS_OF_ITEMS:
             return self.handle(request)
         container = container_of(self._engine, request)
         with self._engine.behind(container, transactions, request.headers.get(SESSION_TOKEN)):
