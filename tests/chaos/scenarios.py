@@ -132,6 +132,18 @@ async def spikes(trial: Trial, rounds: int) -> None:
         await trial.grows(40, f"after {service} was slow")
 
 
+async def slow_lines(trial: Trial, rounds: int) -> None:
+    """Every line between workers, clients and services takes longer and longer, up to half a second each way."""
+    for number in range(rounds):
+        latency_s = (0.05, 0.1, 0.25, 0.5)[number % 4]
+        for wire in trial.wires.all():
+            wire.latency_s = latency_s
+        began_s = anyio.current_time()
+        await trial.grows(30, f"on lines that take {latency_s:g} s")
+        took_s = anyio.current_time() - began_s
+        trial.record.facts.append(f"30 replies in {took_s:.1f} s where each piece takes {latency_s:g} s each way")
+
+
 async def throttled(trial: Trial, rounds: int) -> None:
     """Storms of 429 and 449 from Cosmos DB, and of server-busy from the others."""
     for number in range(rounds):
@@ -267,6 +279,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     "leaving": Scenario(about=_about(leaving), disturb=leaving, rounds=6),
     "cuts": Scenario(about=_about(cuts), disturb=cuts, rounds=8),
     "spikes": Scenario(about=_about(spikes), disturb=spikes, rounds=6, setup=_SHORT_LOCKS),
+    "slow-lines": Scenario(about=_about(slow_lines), disturb=slow_lines, rounds=4, setup=Setup(lock_s=60)),
     "throttled": Scenario(about=_about(throttled), disturb=throttled, rounds=4),
     "lost-requests": Scenario(about=_about(lost_requests), disturb=lost_requests, rounds=8),
     "restarts": Scenario(about=_about(restarts), disturb=restarts, rounds=4, setup=Setup(durable=True)),
