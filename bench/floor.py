@@ -78,6 +78,7 @@ async def measure_costs() -> list[Cost]:
             servicebus_client(settings) as broker,
         ):
             container = brooks_container(cosmos, settings)
+            collect_seldom()
             return [
                 *await _sessions(broker, settings),
                 await _leases(blobs, settings),
