@@ -26,11 +26,7 @@ from worker.storage.memory import MemoryBrookStore
 
 pytestmark = pytest.mark.anyio
 
-GROUP = 4
-REMEMBERED = 5
 COMMANDS = 40
-
-OPTIONS = msgspec.structs.replace(QUICK, max_concurrent_sessions=1, group_commands_max=GROUP)
 
 
 class SlowReplies(MemoryReplies):
@@ -51,11 +47,14 @@ class SlowReplies(MemoryReplies):
 
 
 @pytest.mark.parametrize("others", ["accepted", "conflicts"])
-async def test_a_conflict_outlives_all_that_is_decided_before_its_command_is_settled(others: str) -> None:
+@pytest.mark.parametrize(("group_commands_max", "remembered"), [(4, 5), (1, 1)])
+async def test_a_conflict_outlives_all_that_is_decided_before_its_command_is_settled(
+    others: str, group_commands_max: int, remembered: int
+) -> None:
     broker = MemoryBroker()
     replies = SlowReplies(broker)
     store = MemoryBrookStore()
-    handler = AppendHandler(store, Limits(recent_commands_max=REMEMBERED), replans_max=3)
+    handler = AppendHandler(store, Limits(recent_commands_max=remembered), replans_max=3)
     groups = GroupProcessor(Intake(Guards(), frozenset()), handler, replies)
     leases = MemoryLeaseManager(MemoryLeaseService(), LeaseOptions())
     first = command(command_id="first", expected=0)
@@ -63,8 +62,9 @@ async def test_a_conflict_outlives_all_that_is_decided_before_its_command_is_set
     for one in (first, *rest):
         broker.send(encode_command(one), session_id=session_id_for(KEY), message_id=one.command_id)
     stopping = Stopping()
+    options = msgspec.structs.replace(QUICK, max_concurrent_sessions=1, group_commands_max=group_commands_max)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(SessionServer(broker, leases, groups, OPTIONS).run, stopping)
+        tasks.start_soon(SessionServer(broker, leases, groups, options).run, stopping)
         await wait_until(lambda: broker.pending() == 0, "every message settled")
         stopping.set()
     bodies: dict[str, set[bytes]] = {}
