@@ -24,6 +24,7 @@ from bench.lab import COMMANDS, REPLIES, open_lab
 from bench.logs import log_warnings
 from worker.clients import blob_service_client, brooks_container, cosmos_client, servicebus_client
 from worker.commands.shared import run_async
+from worker.garbage import collect_seldom
 from worker.sessions.base import Complete
 from worker.sessions.servicebus import ServiceBusSessionSource
 from worker.settings import Settings
