@@ -23,6 +23,7 @@ class Sender:
 
     def __init__(self, client: "Client") -> None:
         self._client = client
+        self._handler = None  # no connection, and so no task that keeps one alive
         self._connected = False
 
     async def __aenter__(self) -> Self:
