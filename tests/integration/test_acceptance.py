@@ -15,10 +15,9 @@ from emulator.clock import SystemClock
 from emulator.cosmos import CosmosServer
 from emulator.faults import Answer, ApplyThenDrop, DropBefore, Effect, Faults, Rule, Truncate
 from emulator.journal import MemoryJournal
-from schemas.commands import NewEvent
 from schemas.keys import BrookKey, partition_key
 from schemas.types import Position
-from tests.support.brooks import TIME, command, event, prepared
+from tests.support.brooks import FULL_EVENT, TIME, command, event, prepared
 from worker.handlers.append import AppendHandler
 from worker.handlers.brook import BrookState
 from worker.protocol.model import Limits
@@ -220,22 +219,12 @@ async def test_a_group_fills_a_batch_to_the_byte_as_it_is_sent(
 
 
 async def test_every_field_comes_back_as_it_was_sent(account: Account, key: BrookKey) -> None:
-    full = NewEvent(
-        event_id="größe 🌊",
-        event_type='quote " type',
-        data=bytes(range(256)),
-        data_content_type="application/x-bytes",
-        source="urn:source",
-        time="2026-01-31T12:00:00.1234567+02:00",
-        metadata={"a": [1, 2.5, None, {"b": "ü"}], "c": True},
-    )
-    sent = msgspec.structs.replace(
-        command(command_id="all", events=(full, event("bare")), key=key), correlation_id="corr", causation_id="cause"
-    )
+    plain = command(command_id="all", events=(FULL_EVENT, event("bare")), key=key)
+    sent = msgspec.structs.replace(plain, correlation_id="corr", causation_id="cause")
     await handler(account.store).append(BrookState(key), [prepare(sent, TIME)])
     first, second = [one async for one in account.store.read_forward(key)]
-    for name in full.__struct_fields__:
-        assert getattr(first, name) == getattr(full, name), name
+    for name in FULL_EVENT.__struct_fields__:
+        assert getattr(first, name) == getattr(FULL_EVENT, name), name
     assert (first.command_id, first.correlation_id, first.causation_id) == ("all", "corr", "cause")
     assert (second.time, second.source, second.metadata) == (TIME, None, None), "the default time, and nothing else"
 

@@ -12,7 +12,7 @@ from schemas.codec import MSGPACK, encode_command
 from schemas.guards import Guards
 from schemas.keys import BrookKey, session_id_for
 from tests.support.brooks import KEY, command, event
-from tests.support.sessions import QUICK
+from tests.support.sessions import QUICK, Passing
 from tests.support.waiting import wait_until
 from worker.handlers.append import AppendHandler
 from worker.locking.memory import MemoryLeaseManager, MemoryLeaseService
@@ -42,31 +42,21 @@ OPTIONS = msgspec.structs.replace(
 )
 
 
-class Watched:
+class Watched(Passing):
     """A session that adds up what it gave out and has not been told the end of."""
 
     def __init__(self, session: MemorySession, totals: "Source") -> None:
-        self._session = session
+        super().__init__(session)
         self._totals = totals
 
-    @property
-    def session_id(self) -> str:
-        return self._session.session_id
-
     async def receive(self, count_max: int, wait_s: float) -> Sequence[Delivery]:
-        deliveries = await self._session.receive(count_max, wait_s)
+        deliveries = await super().receive(count_max, wait_s)
         self._totals.hold(sum(len(one.body or b"") for one in deliveries))
         return deliveries
 
     async def settle(self, settlements: Sequence[tuple[Delivery, Settlement]]) -> None:
-        await self._session.settle(settlements)
+        await super().settle(settlements)
         self._totals.hold(-sum(len(one.body or b"") for one, _ in settlements))
-
-    async def keep_locked(self) -> None:
-        await self._session.keep_locked()
-
-    async def close(self) -> None:
-        await self._session.close()
 
 
 class Source:

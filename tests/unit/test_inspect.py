@@ -2,13 +2,11 @@
 
 import io
 import json
-from typing import Any
 
 import pytest
 from rich.console import Console
 
-from schemas.types import Position
-from tests.support.brooks import KEY, prepared
+from tests.support.brooks import KEY, head, left_events, marker, prepared
 from worker.commands.failures import CommandError
 from worker.commands.inspect import inspected, tell
 from worker.commands.recover import leased, recovered
@@ -27,23 +25,10 @@ pytestmark = pytest.mark.anyio
 LIMITS = Limits(batch_operations_max=11)
 
 
-def head(position: int, **fields: Any) -> Document:
-    return {"id": "head", "type": "head", "brookPartitionKey": str(KEY), "position": position, **fields}
-
-
-def marker(original: int, target: int, **fields: Any) -> Document:
-    positions = {"originalPosition": original, "position": target}
-    return {"id": "head-pending", "type": "head-pending", "brookPartitionKey": str(KEY), **positions, **fields}
-
-
-def events(*positions: int) -> list[Document]:
-    return [prepared(command_id="left").event_document(0, Position(position)) for position in positions]
-
-
 def modern(original: int, target: int, written: int) -> list[Document]:
     """As this worker leaves an append from after `original` to `target`."""
     mark = marker(original, target, writtenPosition=written, commandId="big", payloadDigest="digest")
-    return [head(original, pending="big"), mark, *events(*range(written + 1))]
+    return [head(original, pending="big"), mark, *left_events(*range(written + 1))]
 
 
 async def seeded(*documents: Document) -> MemoryBrookStore:
@@ -56,13 +41,13 @@ async def seeded(*documents: Document) -> MemoryBrookStore:
 SETTLED = "nothing-pending"
 CASES = {
     "unknown": ([], SETTLED, "no large append is under way", -1),
-    "settled": ([head(1), *events(0, 1)], SETTLED, "no large append is under way", 1),
+    "settled": ([head(1), *left_events(0, 1)], SETTLED, "no large append is under way", 1),
     "orphan": (modern(0, 9, 4), "roll-back", "4 of 9 events are written", 0),
     "complete orphan": (modern(0, 9, 9), "commit", "all events up to 9 are written", 9),
     "orphan of the first append": (modern(-1, 9, 0), "roll-back", "1 of 10 events are written", -1),
-    "legacy, complete": ([head(0), marker(0, 2), *events(0, 1, 2)], "inspect-legacy", "it is committed", 2),
-    "legacy, incomplete": ([head(0), marker(0, 5), *events(0, 1, 3)], "inspect-legacy", "3 events are missing", 0),
-    "stale": ([head(3), marker(1, 6), *events(0, 1, 2, 3, 5)], "drop-stale", "that the head has passed", 3),
+    "legacy, complete": ([head(0), marker(0, 2), *left_events(0, 1, 2)], "inspect-legacy", "it is committed", 2),
+    "legacy, incomplete": ([head(0), marker(0, 5), *left_events(0, 1, 3)], "inspect-legacy", "3 events are missing", 0),
+    "stale": ([head(3), marker(1, 6), *left_events(0, 1, 2, 3, 5)], "drop-stale", "that the head has passed", 3),
 }
 
 
@@ -85,9 +70,9 @@ async def test_it_tells_the_decision_and_recovery_does_so(case: str) -> None:
 @pytest.mark.parametrize(
     ("documents", "why"),
     [
-        ([head(0), *events(0, 1, 2)], "no head-pending tells of them"),
-        ([head(0, pending="lost"), *events(0)], "there is no head-pending"),
-        ([head(0), marker(4, 6), *events(0, 5)], "began at 4, but the head is at 0"),
+        ([head(0), *left_events(0, 1, 2)], "no head-pending tells of them"),
+        ([head(0, pending="lost"), *left_events(0)], "there is no head-pending"),
+        ([head(0), marker(4, 6), *left_events(0, 5)], "began at 4, but the head is at 0"),
     ],
 )
 async def test_what_contradicts_itself_comes_with_a_remedy(documents: list[Document], why: str) -> None:
@@ -98,7 +83,7 @@ async def test_what_contradicts_itself_comes_with_a_remedy(documents: list[Docum
 
 
 async def test_recovery_of_a_contradiction_changes_nothing() -> None:
-    store = await seeded(head(0), marker(4, 6), *events(0, 5))
+    store = await seeded(head(0), marker(4, 6), *left_events(0, 5))
     before = store.documents(KEY)
     with pytest.raises(ContradictionError, match="began at 4"):
         await recovered(store, KEY, LIMITS, attempts_max=5)

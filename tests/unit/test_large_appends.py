@@ -1,13 +1,12 @@
 """Large appends and recovery over the in-memory store: interrupted anywhere, resumed, rolled back, left by others."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
 from schemas.keys import BrookKey
 from schemas.types import CommandId, Position
-from tests.support.brooks import KEY, event, prepared
+from tests.support.brooks import KEY, event, head, left_events, marker, prepared
 from worker.handlers.append import AppendHandler, GroupResult
 from worker.handlers.brook import BrookState
 from worker.protocol.documents import Document
@@ -65,20 +64,6 @@ def is_settled(store: MemoryBrookStore, events: int) -> bool:
 
 async def seed(store: MemoryBrookStore, *documents: Document) -> None:
     assert isinstance(await store.write(KEY, [Create(document) for document in documents]), Written)
-
-
-def head(position: int, **fields: Any) -> Document:
-    return {"id": "head", "type": "head", "brookPartitionKey": str(KEY), "position": position, **fields}
-
-
-def marker(original: int, target: int, **fields: Any) -> Document:
-    """As the .NET provider writes it, but for `fields`."""
-    positions = {"originalPosition": original, "position": target}
-    return {"id": "head-pending", "type": "head-pending", "brookPartitionKey": str(KEY), **positions, **fields}
-
-
-def events(*positions: int) -> list[Document]:
-    return [prepared(command_id="left").event_document(0, Position(position)) for position in positions]
 
 
 async def test_a_large_append_is_begin_chunks_and_commit() -> None:
@@ -194,33 +179,33 @@ class TestLegacyMarkers:
 
     async def test_complete_is_committed(self) -> None:
         store = MemoryBrookStore()
-        await seed(store, head(0), marker(0, 3), *events(0, 1, 2, 3))
+        await seed(store, head(0), marker(0, 3), *left_events(0, 1, 2, 3))
         assert (await append(store, prepared())).verdicts == (Accepted(Position(4), Position(4)),)
         assert is_settled(store, 5)
 
     async def test_complete_without_a_head_is_committed(self) -> None:
         store = MemoryBrookStore()
-        await seed(store, marker(-1, 2), *events(0, 1, 2))
+        await seed(store, marker(-1, 2), *left_events(0, 1, 2))
         assert (await append(store, prepared())).verdicts == (Accepted(Position(3), Position(3)),)
         assert is_settled(store, 4)
 
     @pytest.mark.parametrize("left", [(), (1,), (2, 3), (1, 3), tuple(range(1, 40))])
     async def test_incomplete_is_deleted_with_what_it_wrote(self, left: tuple[int, ...]) -> None:
         store = MemoryBrookStore()
-        await seed(store, head(0), marker(0, 50), *events(0, *left))
+        await seed(store, head(0), marker(0, 50), *left_events(0, *left))
         assert (await append(store, prepared())).verdicts == (Accepted(Position(1), Position(1)),)
         assert is_settled(store, 2)
 
     @pytest.mark.parametrize("left", [(), (5, 6)])
     async def test_a_stale_marker_below_the_head_never_blocks(self, left: tuple[int, ...]) -> None:
         store = MemoryBrookStore()
-        await seed(store, head(3), marker(1, 6), *events(0, 1, 2, 3, *left))
+        await seed(store, head(3), marker(1, 6), *left_events(0, 1, 2, 3, *left))
         assert (await append(store, prepared())).verdicts == (Accepted(Position(4), Position(4)),)
         assert is_settled(store, 5)
 
     async def test_a_marker_past_the_head_is_told_and_nothing_is_deleted(self) -> None:
         store = MemoryBrookStore()
-        await seed(store, head(0), marker(4, 6), *events(0, 5))
+        await seed(store, head(0), marker(4, 6), *left_events(0, 5))
         before = store.documents(KEY)
         with pytest.raises(ContradictionError, match="began at 4, but the head is at 0; if events up to 4 exist"):
             await append(store, prepared())
@@ -230,11 +215,11 @@ class TestLegacyMarkers:
 @pytest.mark.parametrize(
     "documents",
     [
-        [head(0, pending="lost"), *events(0)],
-        [head(0, pending="one"), marker(0, 3, commandId="another", writtenPosition=0), *events(0)],
-        [head(1, pending="one"), marker(0, 3, commandId="one", writtenPosition=0), *events(0, 1)],
-        [head(0), marker(0, 3), *events(0, 1, 2, 3, 9)],
-        [head(0), marker(3, 1), *events(0)],
+        [head(0, pending="lost"), *left_events(0)],
+        [head(0, pending="one"), marker(0, 3, commandId="another", writtenPosition=0), *left_events(0)],
+        [head(1, pending="one"), marker(0, 3, commandId="one", writtenPosition=0), *left_events(0, 1)],
+        [head(0), marker(0, 3), *left_events(0, 1, 2, 3, 9)],
+        [head(0), marker(3, 1), *left_events(0)],
     ],
 )
 async def test_what_cannot_be_right_is_told_and_nothing_is_deleted(documents: list[Document]) -> None:

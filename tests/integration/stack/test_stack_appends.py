@@ -9,11 +9,10 @@ from azure.servicebus import ServiceBusMessage
 
 from emulator.faults import Rule
 from schemas.codec import JSON, MSGPACK
-from schemas.commands import NewEvent
 from schemas.keys import BrookKey, partition_key, session_id_for
 from schemas.replies import Appended, ConcurrencyConflict, Rejected
 from schemas.types import CommandId, Position
-from tests.support.brooks import command, event
+from tests.support.brooks import FULL_EVENT, command, event
 from tests.support.places import Mail
 from tests.support.stacks.stack import Stack, StackPlace
 from tests.support.waiting import wait_until
@@ -171,19 +170,11 @@ async def test_events_come_back_as_they_were_sent_forward_and_backward(
     shared: StackPlace, mail: Mail, key: BrookKey
 ) -> None:
     client, _ = mail
-    full = NewEvent(
-        event_id="größe 🌊",
-        event_type='quote " type',
-        data=bytes(range(256)),
-        data_content_type="application/x-bytes",
-        source="urn:source",
-        time="2026-01-31T12:00:00.1234567+02:00",
-        metadata={"a": [1, 2.5, None, {"b": "ü"}], "c": True},
-    )
-    await client.append(key, [full, *(event(f"e{n}") for n in range(30))], correlation_id="corr", causation_id="cause")
+    sent = [FULL_EVENT, *(event(f"e{n}") for n in range(30))]
+    await client.append(key, sent, correlation_id="corr", causation_id="cause")
     first, *rest = await shared.events(key)
-    for name in full.__struct_fields__:
-        assert getattr(first, name) == getattr(full, name), name
+    for name in FULL_EVENT.__struct_fields__:
+        assert getattr(first, name) == getattr(FULL_EVENT, name), name
     assert (first.correlation_id, first.causation_id) == ("corr", "cause")
     assert [one.event_id for one in rest] == [f"e{n}" for n in range(30)]
     later = [one.position async for one in shared.store.read_forward(key, Position(28))]
