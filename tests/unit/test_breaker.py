@@ -86,8 +86,6 @@ async def test_whether_a_single_session_fails_in_an_outage_is_told_by_a_trial(tr
     """An outage with one busy session was none: ready, no alert, and no longer pauses between the tries."""
     it, trial = breaker(), Trial(trouble)
     it.failed("no answer", "orders|hot")
-    assert not it.is_doubtful, "once is no reason to ask"
-    it.failed("no answer", "orders|hot")
     assert it.is_doubtful
     await it.try_services(trial)
     assert (it.is_open, it.reason, it.is_doubtful) == (trouble is not None, trouble, False)
@@ -114,8 +112,7 @@ async def test_a_trial_by_the_probe_that_found_no_session_ends_what_sessions_ope
 
 async def test_of_many_that_doubt_one_asks() -> None:
     it, trial = breaker(), Trial("no answer")
-    for _ in range(2):
-        it.failed("no answer", "orders|hot")
+    it.failed("no answer", "orders|hot")
     async with anyio.create_task_group() as tasks:
         for _ in range(16):
             tasks.start_soon(it.try_services, trial)
@@ -124,8 +121,7 @@ async def test_of_many_that_doubt_one_asks() -> None:
 
 async def test_what_a_session_tells_during_a_trial_counts() -> None:
     it = breaker()
-    for _ in range(2):
-        it.failed("no answer", "orders|hot")
+    it.failed("no answer", "orders|hot")
 
     async def others_fail_meanwhile() -> None:
         it.failed("no answer", "orders|2")

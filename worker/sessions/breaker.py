@@ -66,7 +66,7 @@ class Breaker:
     def is_doubtful(self) -> bool:
         """Whether only `try_services` can tell how things stand.
 
-        So it is when a single session has failed again, and when the probe found that no session waits.
+        So it is when a single session has failed, and when the probe found that no session waits.
         """
         return self._doubtful
 
@@ -82,8 +82,8 @@ class Breaker:
         if self.is_open and not self._probing:
             return  # a session that was under way when the first one failed: it tells nothing new
         if not self.is_open and session_id is not None and self._failing in (None, session_id):
-            self._doubtful = self._failing is not None
             self._failing = session_id
+            self._doubtful = True
             return
         # Whoever is not ready tells why, but not whose commands it was about.
         self._open(reason if session_id is None else reason.replace(repr(session_id), "of a session"))
@@ -116,6 +116,7 @@ class Breaker:
         pause_s = self._pause_s * (0.5 + random.random() / 2)
         log.warning("breaker.opened", reason=reason, pause_s=round(pause_s, 2))
         self._reason = reason
+        self._doubtful = False
         BREAKER_OPEN.set(1)
         BREAKER_CHANGES.add(1, "open")
         self._probe_at_s = anyio.current_time() + pause_s

@@ -149,7 +149,7 @@ class CosmosBrookStore(PagedReads):
         except KeyError as error:
             raise classified(_told_before(error)) from error
         except AzureError as error:
-            raise TransientStoreError(str(error), why=outcome_of(error)) from error
+            raise TransientStoreError(f"Cosmos DB: {error}", why=outcome_of(error)) from error
         headers = results.get_response_headers()
         self._remember_token(pk, headers)
         return Written(etags=tuple(map(_etag, results)), charge_ru=float(headers.get(_CHARGE, 0)))
@@ -220,7 +220,7 @@ class CosmosBrookStore(PagedReads):
         except KeyError as error:
             raise classified(_told_before(error)) from error
         except AzureError as error:
-            raise TransientStoreError(str(error), why=outcome_of(error)) from error
+            raise TransientStoreError(f"Cosmos DB: {error}", why=outcome_of(error)) from error
 
     def _remember_token(self, pk: str, headers: Mapping[str, Any]) -> None:
         """Keep the newest session token of a brook; forget that of the brook not written to for longest."""
