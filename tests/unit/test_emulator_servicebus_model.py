@@ -1,17 +1,31 @@
 """The Service Bus engine under random histories with restarts: every message is in exactly one place at all times."""
 
+import contextlib
 import random
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
 from emulator.config import QueueConfig
+from emulator.journal import Change, JournalError
 from emulator.servicebus.engine.errors import ServiceBusError
 from emulator.servicebus.engine.outcomes import Abandon, Complete, DeadLetter, Defer, Outcome, Release
 from tests.support.servicebus_engine import Bench, RowJournal, Taker, made, text_of
 
 SESSIONS = "abc"
 OUTCOMES: tuple[Outcome, ...] = (Complete(), Complete(), Abandon(), Release(), Defer(), DeadLetter("why"))
+
+
+class CrowdedJournal(RowJournal):
+    """Has no room while `is_full`."""
+
+    is_full = False
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        if self.is_full:
+            raise JournalError("database or disk is full")
+        super().commit(changes)
 
 
 class History:
@@ -28,7 +42,7 @@ class History:
             default_message_ttl_s=self.chance.choice([None, 15.0, 60.0]),
             dead_lettering_on_message_expiration=True,
         )
-        self.journal = RowJournal()
+        self.journal = CrowdedJournal()
         self.bench = Bench(queue, journal=self.journal)
         self.takers: list[Taker] = []
         self.sent: list[str] = []
@@ -42,6 +56,14 @@ class History:
         if self.chance.random() < 0.02:
             action = self.restart
         action()
+
+    def step_on_a_full_disk(self) -> None:
+        """Do one thing where nothing can be written: it is done without writing, or has changed nothing."""
+        self.journal.is_full = True
+        with contextlib.suppress(JournalError):
+            self.step()
+        self.journal.is_full = False
+        self.takers = [taker for taker in self.takers if taker.receiver is None or taker.receiver.is_open]
 
     def send(self) -> None:
         names = [str(len(self.sent) + each) for each in range(self.chance.randint(1, 4))]
@@ -130,6 +152,31 @@ class History:
             fresh = list(dict.fromkeys(firsts))
             assert not self.with_sessions or fresh == sorted(fresh)
 
+    def take_what_is_available(self) -> None:
+        """As a worker would: whatever can be delivered is found without knowing its session."""
+        for taker in self.takers:
+            if taker.receiver is not None and taker.receiver.is_open:
+                taker.close()
+            elif taker.acceptor is not None:
+                taker.acceptor.cancel()
+        self.takers = []
+        self.bench.pass_s(11)
+        while True:
+            taker = self.bench.taker()
+            taker = taker.accept("q", credit=1_000) if self.with_sessions else taker.open("q", credit=1_000)
+            if taker.acceptor is not None:
+                taker.acceptor.cancel()
+                break
+            for index in range(len(taker.deliveries)):
+                taker.settle(Complete(), index)
+                self.completed.add(taker.bodies[index])
+            taker.close()
+            if not self.with_sessions:
+                break
+        self.check()
+        counts = self.bench.engine.counts("q")
+        assert (counts.active, counts.locked) == (0, 0)
+
     def drain(self) -> None:
         """Let everything run out, take what is left, and see that nothing remains anywhere."""
         for taker in self.takers:
@@ -177,4 +224,14 @@ def test_no_message_is_lost_doubled_or_out_of_order(seed: int) -> None:
     for _ in range(120):
         history.step()
         history.check()
+    history.drain()
+
+
+@pytest.mark.parametrize("seed", range(1_000, 1_150))
+def test_a_disk_that_is_full_now_and_then_loses_doubles_and_hides_nothing(seed: int) -> None:
+    history = History(seed)
+    for _ in range(120):
+        (history.step_on_a_full_disk if history.chance.random() < 0.3 else history.step)()
+        history.check()
+    history.take_what_is_available()
     history.drain()

@@ -13,11 +13,9 @@ from emulator.servicebus.engine.receivers import Receiver, Sink
 from emulator.servicebus.engine.registry import Registry
 from emulator.servicebus.engine.sessions import Acceptor, Session
 from emulator.servicebus.engine.topic import Topic
-from emulator.servicebus.engine.work import Context, Work
+from emulator.servicebus.engine.work import RETRY_S, Context, Work
 from emulator.servicebus.entities import ServiceBusConfig
 from emulator.servicebus.limits import Limits
-
-RETRY_S = 1.0
 
 
 class MessageView(NamedTuple):

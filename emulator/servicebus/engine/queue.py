@@ -99,6 +99,7 @@ class Queue(Store):
     def dispose(self, error: ServiceBusError) -> None:
         """The queue was deleted: close its receivers and acceptors as well."""
         super().dispose(error)
+        self.context.timers.cancel(self)
         if self.sessions is not None:
             self.sessions.dispose(error)
         for receiver in self._receivers:

@@ -110,6 +110,11 @@ class Store(Intake):
     def pump(self) -> None:
         """Hand out what can be handed out."""
 
+    def on_timer(self, now_s: float) -> None:
+        """What could not be handed out before is tried again."""
+        del now_s
+        self.pump()
+
     # --- keeping ---
 
     def plan_put(self, work: Work, message: Message) -> None:

@@ -6,13 +6,16 @@ from collections.abc import Callable
 from typing import Protocol
 
 from emulator.clock import Clock
-from emulator.journal import Change, Journal
-from emulator.servicebus.engine.timers import Timers
+from emulator.journal import Change, Journal, JournalError
+from emulator.servicebus.engine.timers import Timed, Timers
 from emulator.servicebus.limits import Limits
 
+RETRY_S = 1.0
+"""When what could not be written is tried again."""
 
-class Dispatching(Protocol):
-    """What hands out messages when something has changed in it."""
+
+class Dispatching(Timed, Protocol):
+    """What hands out messages when something has changed in it, and again when its time has come."""
 
     def pump(self) -> None:
         """Hand out what can be handed out."""
@@ -66,11 +69,14 @@ class Work:
         self._touched[queue] = None
 
     def commit(self) -> None:
-        """Write, then apply, then dispatch."""
+        """Write, then apply, then dispatch. What cannot be dispatched for want of room on the disk is so later."""
         if self.rows:
             self._context.journal.commit(self.rows)
         for effect in self._effects:
             effect()
         for queue in self._touched:
-            queue.pump()
+            try:
+                queue.pump()
+            except JournalError:
+                self._context.timers.set(queue, self._context.clock.now_s() + RETRY_S)
         self._context.changed()
