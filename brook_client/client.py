@@ -8,20 +8,20 @@ from types import TracebackType
 from typing import Final, Self
 
 import anyio
-from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
 
 from brook_client.claims import ClaimUploads
 from brook_client.connect import ConnectServiceBus
 from brook_client.dispatch import Listener, ReplyDispatcher
 from brook_client.errors import BrookClientError, ReplyUnavailableError
-from brook_client.messages import ReceivedReply, command_message
+from brook_client.messages import ReceivedReply
+from brook_client.packing import Packing
 from brook_client.reading import read
 from brook_client.replies import ReplyReceiver
 from brook_client.sending import CommandSender, OnSent, Outgoing
 from brook_client.tracing import append_span, note_outcome
 from schemas import codec
-from schemas.commands import AppendCommand, ClaimedCommand, Command, Expected, NewEvent
+from schemas.commands import AppendCommand, Command, Expected, NewEvent
 from schemas.events import RecordedEvent
 from schemas.keys import BrookKey
 from schemas.replies import Reply
@@ -81,12 +81,16 @@ class BrookClient:
         self._reply_to = reply_topic if reply_topic is not None else reply_queue
         self._subscription = subscription
         self._has_reply_session = subscription is None or subscription_sessions
-        self._content_type = content_type
         self._reader = reader
-        self._session_buckets = session_buckets
         self._send_time_max_s = send_time_max_s
-        self._claims = claims
         self._reply_session_id = reply_session_id or f"client-{uuid.uuid4()}"
+        self._packing = Packing(
+            content_type=content_type,
+            reply_to=self._reply_to,
+            reply_session_id=self._reply_session_id if self._reply_to else None,
+            session_buckets=session_buckets,
+            claims=claims,
+        )
         self._dispatcher = ReplyDispatcher()
         self._replies: ReplyReceiver | None = None
         self._was_entered = False
@@ -198,10 +202,7 @@ class BrookClient:
         message can have or a number in metadata that is not finite.
         """
         self._check_open()
-        message = self._message_if_small(command)
-        if message is None:
-            message = self._message(await self._uploaded(command))
-        await self._sender.send(command.command_id, message)
+        await self._sender.send(command.command_id, await self._packing.message(command))
 
     async def send_many(self, commands: Iterable[Command], *, on_sent: OnSent | None = None) -> int:
         """Send commands in as few batches as fit, in order; returns how many.
@@ -221,14 +222,14 @@ class BrookClient:
 
         def outgoing() -> Iterator[Outgoing]:
             for each in chain(claimed, remaining):
-                if (message := self._message_if_small(each)) is None:
+                if (message := self._packing.message_if_small(each)) is None:
                     large.append(each)
                     return
                 yield each.command_id, message
 
         sent = await self._sender.send_many(outgoing(), on_sent)
         while large:
-            claimed[:] = [await self._uploaded(large.pop())]
+            claimed[:] = [await self._packing.uploaded(large.pop())]
             sent += await self._sender.send_many(outgoing(), on_sent)
         return sent
 
@@ -283,30 +284,6 @@ class BrookClient:
             session_id=self._reply_session_id if self._has_reply_session else None,
             prefetch_count=0,
             socket_timeout=_RECEIVER_SOCKET_TIMEOUT_S,
-        )
-
-    def _message_if_small(self, command: Command) -> ServiceBusMessage | None:
-        """The command's message; None where its events have to be uploaded."""
-        if self._claims is None or isinstance(command, ClaimedCommand):
-            return self._message(command)
-        # Seldom worth encoding: the data alone tells of most.
-        if sum(len(event.data) for event in command.events) > self._claims.threshold_bytes:
-            return None
-        message = self._message(command)
-        return message if sum(map(len, message.body)) <= self._claims.threshold_bytes else None
-
-    async def _uploaded(self, command: Command) -> ClaimedCommand:
-        assert self._claims is not None, "without claims every command is sent as it is"
-        assert isinstance(command, AppendCommand), "what has a claim is small"
-        return await self._claims.upload(command)
-
-    def _message(self, command: Command) -> ServiceBusMessage:
-        return command_message(
-            command,
-            content_type=self._content_type,
-            reply_to=self._reply_to,
-            reply_session_id=self._reply_session_id if self._reply_to else None,
-            session_buckets=self._session_buckets,
         )
 
 

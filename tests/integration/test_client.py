@@ -230,7 +230,7 @@ async def test_a_client_without_a_reply_queue_can_send_only(azure: Emulator, res
     async with BrookClient(connect, reply_queue=None) as client:
         with pytest.raises(ReplyUnavailableError, match="has no reply queue"):
             await client.request(command("c1"))
-        with pytest.raises(RuntimeError, match="give it a reader"):
+        with pytest.raises(RuntimeError, match="make it with `reader`"):
             client.read("order|1")
 
 

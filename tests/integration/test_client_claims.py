@@ -6,6 +6,7 @@ import re
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -13,10 +14,10 @@ import pytest
 from azure.core.exceptions import ResourceExistsError
 from azure.storage.blob.aio import BlobServiceClient, ContainerClient
 
-from brook_client import BrookClient, ClaimUploadError, ClaimUploads
-from brook_client.connect import with_connection_string
+from brook_client import ClaimUploadError, ClaimUploads
+from brook_client.packing import Packing
 from schemas.claims import Encoding, claim_problems
-from schemas.codec import decode_command, encode_command
+from schemas.codec import JSON, decode_command, encode_command
 from schemas.commands import AppendCommand, ClaimedCommand, NewEvent
 from schemas.digests import payload_digest
 from schemas.guards import Guards, check_command
@@ -30,7 +31,6 @@ from worker.protocol.prepare import PreparedCommand, prepare
 pytestmark = pytest.mark.anyio
 
 CONTAINER = "brook-claims"
-NOWHERE = with_connection_string("Endpoint=sb://127.0.0.1:1;SharedAccessKeyName=n;SharedAccessKey=k")
 
 
 @pytest.fixture(scope="module")
@@ -182,9 +182,10 @@ async def test_a_blob_that_is_there_by_a_lost_answer_is_ours(container: Containe
 async def test_only_what_is_over_the_threshold_as_a_message_goes_by_claim(
     container: ContainerClient, one: AppendCommand, by_claim: bool
 ) -> None:
-    client = BrookClient(NOWHERE, claims=ClaimUploads(container, threshold_bytes=3_000))
-    assert (client._message_if_small(one) is None) is by_claim
-    assert BrookClient(NOWHERE)._message_if_small(one) is not None
+    without = partial(Packing, content_type=JSON, reply_to=None, reply_session_id=None, session_buckets=None)
+    packing = without(claims=ClaimUploads(container, threshold_bytes=3_000))
+    assert (packing.message_if_small(one) is None) is by_claim
+    assert without(claims=None).message_if_small(one) is not None
     uploaded = await ClaimUploads(container).upload(one)
     assert isinstance(uploaded, ClaimedCommand)
-    assert client._message_if_small(uploaded) is not None
+    assert packing.message_if_small(uploaded) is not None

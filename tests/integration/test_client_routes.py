@@ -355,7 +355,7 @@ def test_brooks_are_read_in_blocking_calls_and_left_when_enough_is_read(connect:
     assert opened == ["opened", "closed"]
     with pytest.raises(BrookClientError, match="inside its `with` block"):
         list(left)
-    with sync.BrookClient(connect) as without, pytest.raises(RuntimeError, match="give it a reader"):
+    with sync.BrookClient(connect) as without, pytest.raises(RuntimeError, match="make it with `reader`"):
         list(without.read("order|1"))
 
 
