@@ -44,6 +44,10 @@ _REPORTED: Final = frozenset({("_Run", "plans"), ("_Run", "batches"), ("BrookWri
 """Attributes that are counted up for logs and replies' properties: no decision looks at them, so none is read."""
 
 
+_OURS: Final = ("worker.handlers.", "worker.guess", "tests.simulation.explore.")
+"""Where the objects come from whose state is that of their attributes."""
+
+
 class UnreadableError(TypeError):
     """A frame holds something whose state is not known here: say in `frames` how it is read."""
 
@@ -119,7 +123,7 @@ class Reading:
                 yield from self._read_frame(value)
             case _ if isinstance(value, _ITERATORS):
                 yield from self._all(type(value).__name__, value.__reduce__()[1:])
-            case _ if type(value).__module__.startswith(("worker.handlers.", "tests.simulation.explore.")):
+            case _ if type(value).__module__.startswith(_OURS):
                 kind = type(value).__qualname__
                 yield kind
                 yield from self._read({name: one for name, one in vars(value).items() if (kind, name) not in _REPORTED})
