@@ -13,10 +13,11 @@ from tests.support.brooks import KEY, command
 from tests.support.sessions import QUICK
 from tests.support.waiting import wait_until
 from worker.handlers.append import AppendHandler
+from worker.handlers.lookup import Lookup
 from worker.locking.memory import MemoryLeaseManager, MemoryLeaseService
 from worker.locking.options import LeaseOptions
 from worker.protocol.model import Limits
-from worker.sessions.base import OutgoingReply
+from worker.sessions.base import BrokerUnavailableError, OutgoingReply
 from worker.sessions.group import GroupProcessor
 from worker.sessions.intake import Intake
 from worker.sessions.memory import MemoryBroker, MemoryReplies
@@ -72,3 +73,40 @@ async def test_a_conflict_outlives_all_that_is_decided_before_its_command_is_set
         bodies.setdefault(sent.correlation_id, set()).add(sent.body)
     assert len(bodies) == COMMANDS + 1
     assert [found for found in bodies.values() if len(found) != 1] == []
+
+
+class RefusedReplies(MemoryReplies):
+    """The broker takes none of the first replies, and says so when as much was decided behind them as ever is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._refuses = True
+
+    async def send(self, replies: Sequence[OutgoingReply]) -> None:
+        if self._refuses:
+            self._refuses = False
+            await anyio.wait_all_tasks_blocked()
+            raise BrokerUnavailableError("not sent")
+        await super().send(replies)
+
+
+async def test_what_was_decided_and_comes_again_uncounted_is_looked_up_though_the_window_has_gone_past_it() -> None:
+    """Also where only what may have been decided before is looked up: a session given back counts no delivery."""
+    broker, replies, store = MemoryBroker(), RefusedReplies(), MemoryBrookStore()
+    limits = Limits(recent_commands_max=2)
+    handler = AppendHandler(store, limits, replans_max=3, lookup=Lookup.REDELIVERED)
+    groups = GroupProcessor(Intake(Guards(), frozenset()), handler, replies)
+    leases = MemoryLeaseManager(MemoryLeaseService(), LeaseOptions())
+    ids = [f"c{number}" for number in range(COMMANDS)]
+    for command_id in ids:
+        one = command(command_id=command_id)
+        broker.send(encode_command(one), session_id=session_id_for(KEY), message_id=one.command_id)
+    stopping = Stopping()
+    options = msgspec.structs.replace(QUICK, max_concurrent_sessions=1, group_commands_max=2)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(SessionServer(broker, leases, groups, options).run, stopping)
+        await wait_until(lambda: broker.pending() == 0, "every message settled")
+        stopping.set()
+    assert {one.delivery_count for one in broker.completed} == {0}
+    assert [one.command_id async for one in store.read_forward(KEY)] == ids
+    assert [sent.correlation_id for sent in replies.sent] == ids
