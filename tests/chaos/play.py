@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from brook_client.connect import with_connection_string
 from schemas.replies import Appended
 from tests.chaos.checks import findings
 from tests.chaos.load import Producer, as_command
+from tests.chaos.run import leaves
 from tests.chaos.trial import DRAIN_S, Hand, Record, Scenario, Trial, Wires, claim_container
 from tests.support.brooks import command
 from tests.support.places import Replies
@@ -184,12 +185,3 @@ async def _wires(site: Site) -> AsyncIterator[Wires]:
     ports = (servicebus, port_in(connections.cosmos_endpoint), port_in(connections.blob_connection_string), servicebus)
     async with AsyncExitStack() as stack:
         yield Wires(*[await stack.enter_async_context(Wire(port).running()) for port in ports])
-
-
-def leaves(group: BaseExceptionGroup[AssertionError]) -> Iterator[BaseException]:
-    """The errors themselves."""
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from leaves(error)
-        else:
-            yield error

@@ -52,7 +52,7 @@ async def chaos(kills: int, seed: int, tell: Callable[[str], None], *, brooks: i
                     outcome.findings += await findings(place, keys, producer.sent, replies)
                     outcome.findings += await _none_is_blocked(place, crew, keys)
                 except* AssertionError as group:
-                    outcome.findings += map(str, _leaves(group))
+                    outcome.findings += map(str, leaves(group))
                     outcome.findings.append(f"the queues then: {await place.control.entities()}")
                 finally:
                     with anyio.CancelScope(shield=True):
@@ -122,10 +122,11 @@ async def _none_is_blocked(place: Place, crew: Crew, keys: list[BrookKey]) -> li
     return found
 
 
-def _leaves(group: BaseExceptionGroup[AssertionError]) -> Iterator[BaseException]:
+def leaves(group: BaseExceptionGroup[AssertionError]) -> Iterator[BaseException]:
+    """The errors themselves."""
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
+            yield from leaves(error)
         else:
             yield error
 
