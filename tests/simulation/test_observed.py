@@ -25,7 +25,7 @@ from worker.locking.memory import MemoryLeaseManager, MemoryLeaseService
 from worker.locking.options import LeaseOptions
 from worker.protocol.model import Limits
 from worker.protocol.prepare import PreparedCommand
-from worker.sessions.base import BrokerUnavailableError, CommandSession, OutgoingReply
+from worker.sessions.base import BrokerRefusedError, BrokerUnavailableError, CommandSession, OutgoingReply
 from worker.sessions.group import GroupProcessor
 from worker.sessions.intake import Intake
 from worker.sessions.memory import MemoryBroker, MemoryReplies
@@ -44,6 +44,7 @@ from worker.telemetry.instruments import (
     LOSSES,
     REQUESTS,
     RETRIES,
+    SESSION_FAILURES,
     SESSIONS_ACTIVE,
     SLOTS_BUSY,
     STAGE_DURATION,
@@ -86,10 +87,34 @@ class Buggy(AppendHandler):
         return await super().append(brook, commands, redelivered)
 
 
+class Refusing(MemoryReplies):
+    """Refuses for good as long as it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refuses = False
+
+    async def send(self, replies: Sequence[OutgoingReply]) -> None:
+        if self.refuses:
+            raise BrokerRefusedError("send replies: the entity is gone")
+        await super().send(replies)
+
+
+class BuggyLeases(MemoryLeaseService):
+    """Meets a bug as long as it is told to."""
+
+    is_buggy = True
+
+    def take(self, key: str, lease_id: str, duration_s: float) -> bool:
+        if self.is_buggy:
+            raise ZeroDivisionError
+        return super().take(key, lease_id, duration_s)
+
+
 class World:
     def __init__(self) -> None:
         self.broker = Failing()
-        self.replies = MemoryReplies()
+        self.replies = Refusing()
         self.handler = Buggy()
         self.service = MemoryLeaseService()
         self.signal = ScalingSignal(2)
@@ -256,6 +281,30 @@ async def test_a_session_that_is_lost_before_its_commands_are_settled_ends_their
     assert (first.status.status_code, first.status.description) == (StatusCode.ERROR, "SessionLostError")
     assert second.status.status_code is StatusCode.UNSET
     assert (second.attributes or {})["brook.attempt"] == "repeated"
+
+
+async def test_a_reply_entity_that_refuses_is_told_as_a_refusal() -> None:
+    """An alert waits for it: the reply queue of a running worker was deleted, say."""
+    world = World()
+    world.replies.refuses = True
+    before = REQUESTS.get("servicebus", "send", "refused"), SESSION_FAILURES.get("broker")
+    world.send(command())
+    async with world.running():
+        await wait_until(lambda: REQUESTS.get("servicebus", "send", "refused") > before[0], "the refusal is told")
+        await wait_until(lambda: SESSION_FAILURES.get("broker") > before[1], "the session's end is told")
+        world.replies.refuses = False
+        await wait_until(lambda: world.broker.pending() == 0, "the command is done once it is back")
+
+
+async def test_a_session_that_fails_by_a_bug_in_no_command_is_told() -> None:
+    world = World()
+    world.service = leases = BuggyLeases()
+    before = SESSION_FAILURES.get("bug")
+    world.send(command())
+    async with world.running():
+        await wait_until(lambda: SESSION_FAILURES.get("bug") > before, "it is told")
+        leases.is_buggy = False
+        await wait_until(lambda: world.broker.pending() == 0, "the command is done once it is mended")
 
 
 async def test_every_stage_and_each_request_to_the_broker_is_told() -> None:

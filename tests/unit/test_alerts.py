@@ -1,6 +1,9 @@
 """The alert rules: each is about metrics that there are, has its page, and every failure has its alert."""
 
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import yaml
 from tests.support.pages import anchors
 from tests.support.promql import exposed, problems, selectors
 from tests.support.promtool import needs_promtool, promtool
-from worker.telemetry.kinds import Histogram, Instrument
+from worker.telemetry.kinds import Gauge, Histogram, Instrument
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "prometheus"
@@ -153,3 +156,20 @@ def test_each_alert_is_among_those_that_must_fire() -> None:
         for name in re.findall(r'alertname="(\w+)"', sample["labels"])
     }
     assert fired == set(NAMES)
+
+
+def test_each_series_that_an_alert_waits_for_is_told_before_it_moves(metrics: Mapping[str, Instrument]) -> None:
+    """A rate needs a first value to rise from: what appears with its first event has not risen."""
+    script = "import json; from worker.telemetry.instruments import INSTRUMENTS as all_of_them; print(json.dumps("
+    script += "{one.prometheus_name: [list(labels) for labels in one.series()] for one in all_of_them}))"
+    fresh = json.loads(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, cwd=ROOT).stdout)
+    missing = []
+    for rule in RULES:
+        for selector in selectors(rule["expr"]):
+            if (instrument := metrics.get(selector.metric)) is None or isinstance(instrument, Gauge):
+                continue
+            wanted = {label: value for label, operator, value in selector.matchers if operator == "="}
+            told = [dict(zip(instrument.attributes, one, strict=True)) for one in fresh[instrument.prometheus_name]]
+            if not any(wanted.items() <= one.items() for one in told):
+                missing.append(f"{rule['alert']}: {selector}")
+    assert missing == []

@@ -158,6 +158,9 @@ class ObservedReplies:
             try:
                 await self._replies.send(replies)
                 outcome = "ok"
+            except BrokerRefusedError:
+                outcome = "refused"
+                raise
             finally:
                 REQUESTS.add(1, _SERVICE, "send", outcome)
                 REQUEST_DURATION.record(time.monotonic() - started_s, _SERVICE, "send")

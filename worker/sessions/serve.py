@@ -19,7 +19,7 @@ from worker.sessions.base import (
     SessionSource,
 )
 from worker.sessions.breaker import Breaker
-from worker.sessions.causes import EXPECTED, cause_of
+from worker.sessions.causes import EXPECTED, cause_of, failure_of
 from worker.sessions.group import GroupProcessor
 from worker.sessions.idling import IdlePolicy
 from worker.sessions.observed import lost_with
@@ -27,7 +27,7 @@ from worker.sessions.pipeline import Pipeline, PipelineOptions
 from worker.sessions.stopping import Stopping
 from worker.sessions.trial import Trial
 from worker.storage.base import StoreUnavailableError
-from worker.telemetry.instruments import LOSSES
+from worker.telemetry.instruments import LOSSES, SESSION_FAILURES
 
 log = structlog.get_logger()
 
@@ -126,8 +126,9 @@ class SessionServer:
             # A lost session is another worker's, or comes to this one again: no reason to wait, unless it goes on so.
             held_s = anyio.current_time() - accepted_at_s
             return isinstance(error, SessionLostError) and held_s > self._options.session_pause_initial_s
-        except Exception:
+        except Exception as error:
             # A bug that is in no single command: this slot pauses, the others go on.
+            SESSION_FAILURES.add(1, failure_of(error))
             log.exception("session.failed", session=session.session_id if session is not None else None)
             return False
         finally:
@@ -225,6 +226,8 @@ class SessionServer:
         log.warning("session.ended", session=name, error=type(error).__name__, reason=str(error))
         if (what := lost_with(error)) is not None:
             LOSSES.add(1, what)
+        elif session is not None:
+            SESSION_FAILURES.add(1, failure_of(error))
         of_all = isinstance(error, StoreUnavailableError | LeaseUnavailableError | BrokerUnavailableError)
         if of_all and not isinstance(error, BrookContendedError):
             self._breaker.failed(str(error), name)

@@ -151,6 +151,11 @@ RECOVERY_DECISIONS: Final = Counter(
 
 # --- requests ---------------------------------------------------------------------------------------------------------
 
+_ASKED_FOR: Final = {
+    "cosmos": ("batch", "query", "read"),
+    "blob": ("acquire", "renew", "release", "create", "read", "delete"),
+    "servicebus": ("accept", "renew", "send", "settle"),
+}
 REQUESTS: Final = Counter(
     "brook.worker.requests",
     unit="{request}",
@@ -171,6 +176,13 @@ REQUESTS: Final = Counter(
         ),
         "outcome": ("ok", *_REASONS),
     },
+    # What alerts wait for: of all that could be, most never is.
+    from_start=[
+        (service, operation, outcome)
+        for service, operations in _ASKED_FOR.items()
+        for operation in operations
+        for outcome in ("ok", "throttled", "refused")
+    ],
     description="Requests sent, each try for itself. `create` makes a lease's blob; of claims, `read` and `delete`.",
 )
 REQUEST_DURATION: Final = Histogram(
@@ -247,6 +259,12 @@ RENEWAL_LATENESS: Final = Histogram(
     bounds=(0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 60.0),
     attributes={"what": ("lease", "lock")},
     description="How long after it was due a lease or a session lock was renewed: a slow service or a busy process.",
+)
+SESSION_FAILURES: Final = Counter(
+    "brook.worker.session.failures",
+    unit="{session}",
+    attributes={"why": ("store", "claims", "lease", "broker", "bug")},
+    description="Sessions given back because what they need failed, or by a bug in none of their commands.",
 )
 LOSSES: Final = Counter(
     "brook.worker.losses",

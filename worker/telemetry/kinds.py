@@ -72,13 +72,19 @@ class Instrument(ABC):
 
 
 class Counter(Instrument):
-    """Only ever grows."""
+    """Only ever grows. `from_start` are series to tell as zero of one that has too many to tell all of them."""
 
     def __init__(
-        self, name: str, *, unit: str, description: str, attributes: Mapping[str, Sequence[str]] | None = None
+        self,
+        name: str,
+        *,
+        unit: str,
+        description: str,
+        attributes: Mapping[str, Sequence[str]] | None = None,
+        from_start: Iterable[Labels] = (),
     ) -> None:
         super().__init__(name, unit=unit, description=description, attributes=attributes)
-        self._values: dict[Labels, float] = {}
+        self._values: dict[Labels, float] = dict.fromkeys(map(self._admitted, from_start), 0)
         if self.series_max <= _ZERO_SERIES_MAX:
             self._values.update(dict.fromkeys(self._combinations(), 0))
 
@@ -155,8 +161,8 @@ class Histogram(Instrument):
         super().__init__(name, unit=unit, description=description, attributes=attributes)
         self.bounds: Final = tuple(bounds)
         self._series: dict[Labels, Distribution] = {}
-        if not self.attributes:
-            self._series[()] = Distribution(len(self.bounds) + 1)
+        if self.series_max <= _ZERO_SERIES_MAX:
+            self._series.update((labels, Distribution(len(self.bounds) + 1)) for labels in self._combinations())
 
     def record(self, value: float, *labels: str) -> None:
         """Note one value."""

@@ -249,6 +249,7 @@ async def test_a_store_outage_opens_the_breaker_and_the_worker_is_not_ready_unti
     commands = [command(command_id=f"outage-{n}", key=BrookKey("outage", str(n))) for n in range(3)]
     assert await there.reasons() == []
     async with (
+        there.moving("brook_worker_session_failures_total", why="store"),
         there.moving("brook_worker_breaker_changes_total", to="open"),
         there.moving("brook_worker_breaker_changes_total", to="closed"),
     ):
