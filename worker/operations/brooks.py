@@ -5,12 +5,11 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
-from azure.core.exceptions import AzureError
 from azure.cosmos import exceptions as cosmos_errors
 from azure.cosmos.aio import ContainerProxy
 
 from worker.errors import WorkerError
-from worker.storage.retries import RetryOptions, TransientStoreError, classified, retrying
+from worker.storage.retries import RetryOptions, retrying, translated
 
 _HEADS: Final = 'SELECT c.brookPartitionKey AS brook, c.position, c.pending, c._ts FROM c WHERE c.type = "head"'
 _COUNT: Final = 'SELECT VALUE COUNT(1) FROM c WHERE c.type = "head"'
@@ -78,12 +77,8 @@ async def count_brooks(container: ContainerProxy, retry: RetryOptions) -> BrookC
                 nonlocal charge_ru
                 charge_ru += float(headers.get(_CHARGE, 0))
 
-            try:
+            with translated():
                 counts = [part async for part in container.query_items(_COUNT, response_hook=note)]
-            except cosmos_errors.CosmosHttpResponseError as error:
-                raise classified(error) from error
-            except AzureError as error:
-                raise TransientStoreError(str(error)) from error
             return BrookCount(count=sum(counts), request_charge=round(charge_ru, 2))  # type: ignore[arg-type]
     raise AssertionError("retrying returns or raises")
 
@@ -104,7 +99,7 @@ class BrookListing:
     async def page(self, count_max: int, continuation: str | None) -> BrookPage:
         """At most `count_max` rows, none maybe. Raises ContinuationError and what the store raises."""
         async for attempt in retrying(self._retry):
-            with attempt:
+            with attempt, translated():
                 return await self._page_once(count_max, continuation)
         raise AssertionError("retrying returns or raises")
 
@@ -136,9 +131,7 @@ class BrookListing:
         except cosmos_errors.CosmosHttpResponseError as error:
             if error.status_code == _BAD_REQUEST and continuation is not None:
                 raise ContinuationError from error
-            raise classified(error) from error
-        except AzureError as error:
-            raise TransientStoreError(str(error)) from error
+            raise
         except ValueError as error:  # what the client says of a token that is not its own
             if continuation is not None:
                 raise ContinuationError from error

@@ -7,7 +7,6 @@ from operator import itemgetter
 from typing import Any, Final
 
 import anyio
-from azure.core.exceptions import AzureError
 from azure.cosmos import CosmosList
 from azure.cosmos import exceptions as cosmos_errors
 from azure.cosmos.aio import ContainerProxy
@@ -28,8 +27,7 @@ from worker.storage.base import (
 )
 from worker.storage.heads import stored_brook
 from worker.storage.paging import PagedReads
-from worker.storage.retries import RetryOptions, SeenMoreError, TransientStoreError, classified, retrying
-from worker.telemetry.transport import outcome_of
+from worker.storage.retries import RetryOptions, SeenMoreError, retrying, translated
 
 _HEADS: Final = 'SELECT * FROM c WHERE c.id IN ("head", "head-pending")'
 _RANGE: Final = (
@@ -132,24 +130,21 @@ class CosmosBrookStore(PagedReads):
     async def _write_once(self, key: BrookKey, operations: Sequence[Operation]) -> Written | Diverged | TooLarge:
         """One try, its outcome told in the port's words."""
         pk = partition_key(key)
-        try:
-            # A cancelled request would leave its connection in an unknown state; the client's time-out bounds it.
-            with anyio.CancelScope(shield=True):
-                results = await self._send(pk, operations)
-        except (cosmos_errors.CosmosBatchOperationError, cosmos_errors.CosmosHttpResponseError) as error:
-            headers = error.headers or {}
-            self._remember_token(pk, headers)
-            refused = _DIVERGED if isinstance(error, cosmos_errors.CosmosBatchOperationError) else _DIVERGED_WHOLE
-            if error.status_code in refused:
-                index = getattr(error, "error_index", None) or 0
-                return Diverged(operation=index, charge_ru=float(headers.get(_CHARGE, 0)))
-            if error.status_code == _TOO_LARGE:
-                return TooLarge()
-            raise classified(error) from error
-        except KeyError as error:
-            raise classified(_told_before(error)) from error
-        except AzureError as error:
-            raise TransientStoreError(f"Cosmos DB: {error}", why=outcome_of(error)) from error
+        with translated():
+            try:
+                # A cancelled request would leave its connection in an unknown state; the client's time-out bounds it.
+                with anyio.CancelScope(shield=True):
+                    results = await self._send(pk, operations)
+            except (cosmos_errors.CosmosBatchOperationError, cosmos_errors.CosmosHttpResponseError) as error:
+                headers = error.headers or {}
+                self._remember_token(pk, headers)
+                refused = _DIVERGED if isinstance(error, cosmos_errors.CosmosBatchOperationError) else _DIVERGED_WHOLE
+                if error.status_code in refused:
+                    index = getattr(error, "error_index", None) or 0
+                    return Diverged(operation=index, charge_ru=float(headers.get(_CHARGE, 0)))
+                if error.status_code == _TOO_LARGE:
+                    return TooLarge()
+                raise
         headers = results.get_response_headers()
         self._remember_token(pk, headers)
         return Written(etags=tuple(map(_etag, results)), charge_ru=float(headers.get(_CHARGE, 0)))
@@ -205,7 +200,7 @@ class CosmosBrookStore(PagedReads):
         options: dict[str, Any] = {}
         if token := self._session_tokens.get(pk):
             options["session_token"] = token
-        try:
+        with translated():
             rows = self._container.query_items(
                 query,
                 parameters=[{"name": name, "value": value} for name, value in parameters],
@@ -215,12 +210,6 @@ class CosmosBrookStore(PagedReads):
                 **options,
             )
             return [row async for row in rows], charge_ru
-        except cosmos_errors.CosmosHttpResponseError as error:
-            raise classified(error) from error
-        except KeyError as error:
-            raise classified(_told_before(error)) from error
-        except AzureError as error:
-            raise TransientStoreError(f"Cosmos DB: {error}", why=outcome_of(error)) from error
 
     def _remember_token(self, pk: str, headers: Mapping[str, Any]) -> None:
         """Keep the newest session token of a brook; forget that of the brook not written to for longest."""
@@ -239,17 +228,6 @@ def _has_seen_less(token: str, other: str) -> bool:
     (epoch, _, progress), (other_epoch, _, other_progress) = token.partition("#"), other.partition("#")
     number, other_number = progress.partition("#")[0], other_progress.partition("#")[0]
     return epoch == other_epoch and number.isdecimal() and other_number.isdecimal() and int(number) < int(other_number)
-
-
-def _told_before(error: KeyError) -> cosmos_errors.CosmosHttpResponseError:
-    """What the service answered before the client failed.
-
-    Told for the second time that no replica is as new as what was seen, azure-cosmos 4.17 drops a session token of its
-    own, and raises KeyError where it has none.
-    """
-    if isinstance(error.__context__, cosmos_errors.CosmosHttpResponseError):
-        return error.__context__
-    raise error
 
 
 def _as_tuple(operation: Operation) -> tuple[str, tuple[Any, ...]] | tuple[str, tuple[Any, ...], dict[str, Any]]:

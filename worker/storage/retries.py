@@ -1,9 +1,12 @@
 """The one retry layer around the store: bounded in attempts and in time, and told by the service how long to wait."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import anyio
 import msgspec
+from azure.core.exceptions import AzureError
 from azure.cosmos import exceptions as cosmos_errors
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 from tenacity.stop import stop_base
@@ -94,6 +97,19 @@ def _note_retry(state: RetryCallState) -> None:
     RETRIES.add(1, "cosmos", error.why if isinstance(error, TransientStoreError) else "unavailable")
 
 
+@contextmanager
+def translated() -> Iterator[None]:
+    """Tell what the Cosmos DB client raises in the words of the port: as `classified` does, or TransientStoreError."""
+    try:
+        yield
+    except (cosmos_errors.CosmosBatchOperationError, cosmos_errors.CosmosHttpResponseError) as error:
+        raise classified(error) from error
+    except KeyError as error:
+        raise classified(_told_before(error)) from error
+    except AzureError as error:
+        raise TransientStoreError(f"Cosmos DB: {error}", why=outcome_of(error)) from error
+
+
 def classified(error: Any) -> TransientStoreError | StoreMisconfiguredError | StoreRefusedError:
     """Say whether a failed request of the Cosmos DB client may succeed when it is sent again."""
     assert isinstance(error, cosmos_errors.CosmosHttpResponseError | cosmos_errors.CosmosBatchOperationError)
@@ -110,6 +126,17 @@ def classified(error: Any) -> TransientStoreError | StoreMisconfiguredError | St
     if status in _MISCONFIGURED and sub_status != _PARTITION_FULL:
         return StoreMisconfiguredError(f"{reason}; check the endpoint, the key, the database and the container")
     return StoreRefusedError(reason)
+
+
+def _told_before(error: KeyError) -> cosmos_errors.CosmosHttpResponseError:
+    """What the service answered before the client failed.
+
+    Told for the second time that no replica is as new as what was seen, azure-cosmos 4.17 drops a session token of its
+    own, and raises KeyError where it has none.
+    """
+    if isinstance(error.__context__, cosmos_errors.CosmosHttpResponseError):
+        return error.__context__
+    raise error
 
 
 def _of_operation(error: Any, name: str) -> Any:
