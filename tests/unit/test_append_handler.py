@@ -311,6 +311,27 @@ async def test_an_event_past_the_head_is_a_contradiction_and_nothing_is_deleted(
     assert store.documents(KEY) == before
 
 
+class BehindStore(MemoryBrookStore):
+    """Answers the next load by `behind`, if there is one, as a replica may that has not caught up."""
+
+    behind: LoadedBrook | None = None
+
+    async def load(self, key: BrookKey) -> LoadedBrook:
+        behind, self.behind = self.behind, None
+        return behind or await super().load(key)
+
+
+async def test_a_read_that_is_as_old_as_what_was_refused_is_no_contradiction() -> None:
+    store, brook = BehindStore(), BrookState(KEY)
+    await handler(store).append(brook, [prepared(command_id="first")])
+    before = await store.load(KEY)
+    await outside_append(store, "outside")
+    store.behind = before
+    result = await handler(store).append(brook, [prepared(command_id="second")])
+    assert result.plans == 3
+    assert await positions(store) == [(0, "first"), (1, "outside"), (2, "second")]
+
+
 async def test_a_head_that_is_not_readable_is_a_contradiction() -> None:
     store = ScriptedStore()
     await store.write(KEY, [Create({"id": "head", "type": "head", "position": "seven"})])
