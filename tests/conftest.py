@@ -1,5 +1,6 @@
 """What all tests share, and the stack that those of `tests/integration/stack` run on."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from tests.support.logs_restored import logs_restored
 from tests.support.quick_closing import close_at_once
 from tests.support.stacks.choose import STACKS, Choice, StackError, choose
 from tests.support.stacks.option import STACK
+from worker.configuration import PREFIX
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +31,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose once: the processes of pytest-xdist are told."""
+    """Choose once: the processes of pytest-xdist are told. The settings of a worker of one's own are not the tests'."""
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        del os.environ[name]
     told: dict[str, Any] | None = getattr(config, "workerinput", None)
     try:
         config.stash[STACK] = Choice(*told["stack"]) if told else choose(config.getoption("--stack"))
