@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
+import msgspec
 import pytest
 
 from schemas.keys import BrookKey
@@ -330,6 +331,17 @@ async def test_a_read_that_is_as_old_as_what_was_refused_is_no_contradiction() -
     result = await handler(store).append(brook, [prepared(command_id="second")])
     assert result.plans == 3
     assert await positions(store) == [(0, "first"), (1, "outside"), (2, "second")]
+
+
+async def test_a_contradiction_that_a_second_look_does_not_show_is_none() -> None:
+    """As where head and head-pending were read on either side of another writer's commit."""
+    store = BehindStore()
+    await handler(store).append(BrookState(KEY), [prepared(command_id="first")])
+    torn = (await store.load(KEY)).brook
+    head = msgspec.structs.replace(torn.head, head=msgspec.structs.replace(torn.head.head, pending=CommandId("large")))
+    store.behind = LoadedBrook(brook=msgspec.structs.replace(torn, head=head))
+    await handler(store).append(BrookState(KEY), [prepared(command_id="second")])
+    assert await positions(store) == [(0, "first"), (1, "second")]
 
 
 async def test_a_head_that_is_not_readable_is_a_contradiction() -> None:
