@@ -18,7 +18,7 @@ from brook_client.messages import command_message
 from emulator.app import Emulator
 from emulator.config import QueueConfig, ServiceBusConfig
 from schemas.commands import AppendCommand
-from tests.support.processes import gone_at_end
+from tests.support.processes import end, gone_at_end
 from tests.support.waiting import wait_until
 from tests.support.worker_process import ROOT
 from worker.configuration import PREFIX, variable
@@ -178,10 +178,7 @@ async def running_command(*words: str, variables: dict[str, str]) -> AsyncIterat
         try:
             yield running
         finally:
-            with anyio.CancelScope(shield=True):
-                if process.returncode is None:
-                    process.kill()
-                await process.wait()
+            await end(process)
     await process.aclose()
 
 
