@@ -17,7 +17,7 @@ from worker.errors import StartError
 
 log = structlog.get_logger()
 
-_WORKER: Final = (sys.executable, "-m", "worker.cli", "run")
+_WORKER: Final = (sys.executable, "-m", "worker.supervised", "run")
 _KILL_AFTER_S: Final = 10.0
 _PORT_MAX: Final = 65_535
 
@@ -27,7 +27,8 @@ async def run_processes(count: int, arguments: Sequence[str], *, grace_s: float,
 
     Signals are passed on, so that each drains by itself; the second one ends them at once. When a worker ends without
     having been asked to, the others are drained and StartError is raised: whatever runs this command decides whether
-    to start it again. Afterwards no process is left: one that outlives its grace period by ten seconds is killed.
+    to start it again. Afterwards no process is left: one that outlives its grace period by ten seconds is killed. Where
+    this process itself is killed, the workers drain and end by themselves.
 
     With `http_port`, the first worker listens there and each further one on the next port; with 0, on any free one.
     Raises StartError when there are not so many ports.
@@ -59,7 +60,7 @@ async def _started(
     """One more worker, in a session of its own: a Ctrl-C in the terminal reaches it through here, once."""
     worker = await anyio.open_process(
         [*_WORKER, *arguments],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,  # its end tells the worker that we are gone
         stdout=None,
         stderr=None,
         start_new_session=True,

@@ -125,6 +125,20 @@ async def test_when_one_dies_the_others_drain_and_the_command_fails(tmp_path: Pa
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes in /proc")
+async def test_when_the_command_itself_is_killed_its_workers_drain_and_end(tmp_path: Path) -> None:
+    """They ran on without an owner, and kept the ports that the next start needs."""
+    async with Emulator(config=QUEUES) as azure, supervisor(azure, tmp_path / "log") as process:
+        children = children_of(process.pid)
+        process.kill()
+        try:
+            await wait_until(lambda: not any(map(is_running, children)), "the workers ended", 30)
+        finally:
+            for child in filter(is_running, children):
+                os.kill(child, signal.SIGKILL)
+    assert (tmp_path / "log").read_text().count("worker.stopped") == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes in /proc")
 async def test_a_signal_while_the_first_of_them_starts_leaves_none(tmp_path: Path) -> None:
     settings = {
         "servicebus_connection_string": "Endpoint=sb://127.0.0.1:1/;SharedAccessKeyName=a;SharedAccessKey=b",
