@@ -202,6 +202,14 @@ def test_the_help_is_wrapped_where_the_terminal_ends_and_not_as_in_the_code(word
     assert [line for line in prose if not line.endswith(".")] == []
 
 
+@pytest.mark.parametrize("option", ["--name", "--prefix"])
+def test_what_is_not_utf_8_is_refused_before_anything_is_asked(option: str) -> None:
+    """The shell hands on any bytes; Cosmos DB answered that its request was malformed."""
+    result = CliRunner().invoke(app, ["brooks", "list", option, "order\udcff"])
+    assert result.exit_code == 2
+    assert f"error: {option}: is not UTF-8" in result.output
+
+
 def test_a_brook_that_is_no_key_is_one_clear_line() -> None:
     result = CliRunner().invoke(app, ["read", "no-separator"])
     assert result.exit_code == 1

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from schemas.problems import is_encodable
 from worker.commands.console import SafeConsole
 from worker.commands.failures import UsageError, reported
 from worker.commands.interruption import run_interruptible
@@ -45,6 +46,9 @@ def list_(
     with reported():
         if name is not None and prefix is not None:
             raise UsageError("--name and --prefix say the same in two ways; give one of them")
+        for option, text in (("--name", name), ("--prefix", prefix)):
+            if text is not None and not is_encodable(text):
+                raise UsageError(f"{option}: is not UTF-8, as every brook key is; write it in UTF-8")
         which = BrookFilter(prefix=prefix or (f"{name}|" if name is not None else ""), pending_only=pending)
         tell = partial(
             list_brooks, sort=sort, limit=limit, continuation=continuation, as_json=as_json, console=SafeConsole()
