@@ -97,7 +97,7 @@ async def test_a_replica_that_is_behind_shows_what_was_and_honours_session_token
 ) -> None:
     await send_batch(container)
 
-    async def found(**options: str) -> list[str]:
+    async def found(**options: Any) -> list[str]:
         return [row["id"] async for row in container.query_items("SELECT c.id FROM c", partition_key="p", **options)]
 
     with injected(faults, ReadBehind(transactions=1)):

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from typing import Self
 
 import pytest
 from azure.core.credentials import AccessToken
@@ -140,6 +141,12 @@ class Tokens:
 
     async def close(self) -> None:
         """Nothing to close."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
 
 @contextlib.asynccontextmanager

@@ -4,8 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +14,7 @@ from azure.storage.blob.aio import BlobServiceClient
 
 from emulator.app import Ready
 from emulator.faults import Rule
-from emulator.handle import EmulatorHandle, start_emulator_process
+from emulator.handle import EmulatorHandle, EmulatorProcess, start_emulator_process
 from tests.support.places import QUICK, Connections, Mail, Names, Replies, ServedPlace, Services, opened_services
 from worker.locking.names import blob_name
 
@@ -142,7 +141,10 @@ async def running_site(
     config_file = folder / "Config.json"
     config_file.write_text(config(PLACES_MAX, lock_s=lock_s))
     async with AsyncExitStack() as stack, AsyncExitStack() as process:
-        start = partial(start_emulator_process, config=config_file, seed=seed, data_dir=data_dir)
+
+        def start(**ports: int) -> AbstractAsyncContextManager[EmulatorProcess]:
+            return start_emulator_process(config=config_file, seed=seed, data_dir=data_dir, **ports)
+
         emulator = await process.enter_async_context(start())
         ready = emulator.ready
 

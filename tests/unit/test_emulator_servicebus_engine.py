@@ -9,7 +9,7 @@ from emulator.config import QueueConfig, SubscriptionConfig, TopicConfig
 from emulator.servicebus import Limits
 from emulator.servicebus.engine.errors import ServiceBusError
 from emulator.servicebus.engine.message import read_message
-from emulator.servicebus.engine.outcomes import Abandon, Complete, DeadLetter, Defer, Release
+from emulator.servicebus.engine.outcomes import Abandon, Complete, DeadLetter, Defer, Outcome, Release
 from tests.support.servicebus_engine import Bench, made, raw_message
 
 Q = QueueConfig(name="q", max_delivery_count=3)
@@ -246,6 +246,9 @@ def test_size_of_an_entity_is_that_of_what_is_in_it_after_anything() -> None:
     chance = random.Random(5)
     bench = Bench(Q)
     queue = bench.engine.queue("q")
+    dead_letters = queue.dead_letters
+    assert dead_letters is not None
+    outcomes: list[Outcome] = [Complete(), Abandon({"why": "x" * 30}), Release(), Defer(), DeadLetter("r", "d")]
     taker = bench.taker().open("q")
     settled = 0
     for number in range(300):
@@ -254,17 +257,15 @@ def test_size_of_an_entity_is_that_of_what_is_in_it_after_anything() -> None:
         bench.send("q", made("x" * chance.randrange(50), at_s=at_s, ttl_s=ttl_s, properties={"n": number}))
         taker.ask(2)
         for index in range(settled, len(taker.deliveries)):
-            outcome = chance.choice([Complete(), Abandon({"why": "x" * 30}), Release(), Defer(), DeadLetter("r", "d")])
-            taker.settle(outcome, index)
+            taker.settle(chance.choice(outcomes), index)
             taker.ask(0)
         settled = len(taker.deliveries)
         if number % 20 == 0:
             bench.pass_s(15)
-        assert queue.dead_letters is not None
-        for store in (queue, queue.dead_letters):
+        for store in (queue, dead_letters):
             kept = [*store.messages.values(), *store.scheduled.values()]
             assert store.kept_bytes == sum(message.size_bytes for message in kept)
-    assert queue.dead_letters.kept_bytes > 0
+    assert dead_letters.kept_bytes > 0
 
 
 def test_session_lock_expiry_counts_every_unsettled_delivery_and_dead_letters_at_the_maximum() -> None:

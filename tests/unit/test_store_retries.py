@@ -29,7 +29,9 @@ KINDS = [
 
 @pytest.mark.parametrize(("status", "sub_status", "kind"), KINDS)
 def test_a_request_that_failed(status: int, sub_status: int, kind: type[Exception]) -> None:
-    error = CosmosHttpResponseError(status_code=status, message="no", sub_status=sub_status)
+    error = CosmosHttpResponseError(  # type: ignore[no-untyped-call]  # the client has no types here
+        status_code=status, message="no", sub_status=sub_status
+    )
     found = classified(error)
     assert type(found) is kind
     assert f"{status}/{sub_status}" in str(found)
@@ -53,7 +55,7 @@ def test_an_operation_that_is_throttled_says_how_long(told: dict[str, Any]) -> N
 
 def batch_error(failed: dict[str, Any]) -> CosmosBatchOperationError:
     """As the client raises it for an answer of 207: the headers tell nothing of the failure."""
-    return CosmosBatchOperationError(
+    return CosmosBatchOperationError(  # type: ignore[no-untyped-call]  # as above
         error_index=1,
         headers={"x-ms-request-charge": "5"},
         status_code=failed["statusCode"],
