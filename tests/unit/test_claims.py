@@ -2,6 +2,7 @@
 
 import errno
 import io
+import time
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -32,6 +33,7 @@ from worker.claims.memory import MemoryClaimStore
 from worker.claims.options import ClaimOptions
 from worker.claims.resolve import Claims, ReadBlob, Resolved
 from worker.protocol.prepare import PreparedCommand, prepare
+from worker.telemetry.stages import stages
 
 pytestmark = pytest.mark.anyio
 
@@ -382,6 +384,39 @@ async def test_so_many_claims_are_open_at_once_and_the_others_wait() -> None:
         assert inside == 2
         done.set()
     assert (most, inside) == (2, 0)
+
+
+async def test_who_waits_for_a_place_hangs_only_where_nobody_gets_on() -> None:
+    """Claims of a hundred megabytes take minutes: a worker that was busy with four was ended for the fifth."""
+    sent, content = claimed(command(events=3))
+    claims = Claims(a_store(content), Guards(), ClaimOptions(claims_concurrency_max=1))
+    has_it, gets_on, done = anyio.Event(), anyio.Event(), anyio.Event()
+
+    async def hold() -> None:
+        with stages.doing("decide"):
+            async with opening(claims, sent):
+                has_it.set()
+                await gets_on.wait()
+                stages.moved()
+                await done.wait()
+
+    async def wait() -> None:
+        with stages.doing("decide"):
+            async with opening(claims, sent):
+                pass
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(hold)
+        await has_it.wait()
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        time.sleep(0.06)  # noqa: ASYNC251 - nobody gets on meanwhile
+        assert len(stages.stuck(0.05)) == 2, "nobody gets on"
+        gets_on.set()
+        await anyio.wait_all_tasks_blocked()
+        assert stages.stuck(0.05) == [], "one gets on, and the other waits for it"
+        done.set()
+    assert stages.stuck(-1) == []
 
 
 async def test_what_is_done_with_is_deleted_unless_somebody_replaced_it() -> None:

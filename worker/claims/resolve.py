@@ -20,6 +20,7 @@ from worker.claims.base import ClaimContent, ClaimGoneError, ClaimStore, ClaimsU
 from worker.claims.content import prepare_claimed, unusable_file
 from worker.claims.options import ClaimOptions
 from worker.protocol.prepare import PreparedCommand, prepare_withheld
+from worker.telemetry.stages import stages
 
 log = structlog.get_logger()
 
@@ -82,13 +83,17 @@ class Claims:
             yield _withheld(command, reason, default_time)
             return
         # Each waits with nothing in hand that another of them needs: the first ones always get on.
-        async with self._places:
+        with stages.waiting():
+            await self._places.acquire()
+        try:
             with _temporary_file() as file:
                 found = await self._read(self._store, command.claim, file)
                 if isinstance(found, RejectionCode):
                     yield _withheld(command, found, default_time)
                 else:
                     yield Resolved(await prepare_claimed(command, file, default_time, self._guards), found)
+        finally:
+            self._places.release()
 
     async def clean_up(self, blobs: Sequence[ReadBlob]) -> None:
         """Delete what is done with, if that is the policy; what cannot be is left to age. Bounded; never raises."""

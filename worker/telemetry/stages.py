@@ -1,6 +1,7 @@
 """What the sessions' stages are at, so that one that hangs shows."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -36,6 +37,7 @@ class Stages:
 
     def __init__(self) -> None:
         self._running: set[_Run] = set()
+        self._waiting: Counter[_Run] = Counter()
 
     @contextmanager
     def doing(self, name: str) -> Iterator[None]:
@@ -51,10 +53,28 @@ class Stages:
             self._running.discard(run)
             STAGE_DURATION.record(time.monotonic() - started_s, name)
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Wait for what other stages hold, however long that is: as long as any of them gets on, so does this one."""
+        run = _current.get()
+        if run is None:
+            yield
+            return
+        self._waiting[run] += 1
+        try:
+            yield
+        finally:
+            self._waiting[run] -= 1
+            if not self._waiting[run]:
+                del self._waiting[run]
+            run.moved_at_s = time.monotonic()
+
     def moved(self) -> None:
         """Note that the current task's stage got on."""
         if (run := _current.get()) is not None:
             run.moved_at_s = time.monotonic()
+            for waiting in self._waiting:
+                waiting.moved_at_s = run.moved_at_s
 
     def stuck(self, longer_than_s: float) -> list[Stuck]:
         """Those that have not got on for so long, the worst first."""
