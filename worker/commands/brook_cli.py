@@ -4,6 +4,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.console import Console
 
 from brook_client.reading import read as read_events
 from schemas.keys import BrookKey
@@ -63,19 +64,10 @@ def read(
     console = SafeConsole()
     as_table = not as_json and (output == "table" or (output == "auto" and console.is_terminal))
 
-    async def print_events(settings: Settings, key: BrookKey) -> None:
-        async with brook_store(settings) as reader:
-            if following:
-                polling = Polling(first_s=min(interval_s, Polling().first_s), max_s=interval_s)
-                events = at_most(follow(reader, key, start or 0, polling=polling, on_trouble=_note), limit)
-                await (write_lines if as_table else write_ndjson)(events, console)
-                return
-            events = at_most(read_events(reader, key, from_position=start, backward=backward), limit)
-            if as_table:
-                await write_table(events, str(key), console)
-            else:
-                await write_ndjson(events, console)
-
+    if following:
+        act = partial(_follow, start=start or 0, interval_s=interval_s)
+    else:
+        act = partial(_read, start=start, backward=backward)
     with reported():
         if following and backward:
             raise UsageError("--follow goes forward: leave --backward out")
@@ -83,10 +75,44 @@ def read(
             raise UsageError("--from end: there is nothing after the end; give --follow too, or a position")
         key = BrookKey.parse(brook)
         try:
-            run_interruptible(print_events, settings_of(config), key)
+            run_interruptible(partial(act, limit=limit, as_table=as_table, console=console), settings_of(config), key)
         except InterruptedBySignalError:
             if not following:
                 raise
+
+
+async def _read(
+    settings: Settings,
+    key: BrookKey,
+    *,
+    start: int | None,
+    backward: bool,
+    limit: int | None,
+    as_table: bool,
+    console: Console,
+) -> None:
+    async with brook_store(settings) as reader:
+        events = at_most(read_events(reader, key, from_position=start, backward=backward), limit)
+        if as_table:
+            await write_table(events, str(key), console)
+        else:
+            await write_ndjson(events, console)
+
+
+async def _follow(
+    settings: Settings,
+    key: BrookKey,
+    *,
+    start: Start,
+    interval_s: float,
+    limit: int | None,
+    as_table: bool,
+    console: Console,
+) -> None:
+    polling = Polling(first_s=min(interval_s, Polling().first_s), max_s=interval_s)
+    async with brook_store(settings) as reader:
+        events = at_most(follow(reader, key, start, polling=polling, on_trouble=_note), limit)
+        await (write_lines if as_table else write_ndjson)(events, console)
 
 
 def inspect(brook: BrookArgument, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:
