@@ -36,8 +36,10 @@ class CrashingStore(MemoryBrookStore):
         self.writes = 0
         self.crash_before: int | None = None
         self.crash_after: int | None = None
+        self.operations_max = LIMITS.batch_operations_max
 
     async def write(self, key: BrookKey, operations: Sequence[Operation]) -> WriteResult:
+        assert len(operations) <= self.operations_max, "the service takes no more"
         self.writes += 1
         if self.writes == self.crash_before:
             raise CrashError
@@ -191,8 +193,10 @@ class TestLegacyMarkers:
 
     @pytest.mark.parametrize("left", [(), (1,), (2, 3), (1, 3), tuple(range(1, 40))])
     async def test_incomplete_is_deleted_with_what_it_wrote(self, left: tuple[int, ...]) -> None:
-        store = MemoryBrookStore()
+        store = CrashingStore()
+        store.operations_max = 100
         await seed(store, head(0), marker(0, 50), *left_events(0, *left))
+        store.operations_max = LIMITS.batch_operations_max
         assert (await append(store, prepared())).verdicts == (Accepted(Position(1), Position(1)),)
         assert is_settled(store, 2)
 
