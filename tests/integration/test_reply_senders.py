@@ -9,6 +9,7 @@ from emulator.clock import SystemClock
 from emulator.config import QueueConfig
 from emulator.servicebus import ServiceBusServer
 from tests.support.servicebus import client_of, receive, running
+from tests.support.waiting import wait_until
 from worker.sessions.base import BrokerUnavailableError, OutgoingReply
 from worker.sessions.replies import ServiceBusReplies
 
@@ -64,6 +65,18 @@ async def test_replies_go_out_after_the_service_has_detached_every_idle_sender(
             await replies.send([reply(number)])
         await replies.close()
     assert sorted(view.message_id or "" for view in server.engine.messages("replies")) == [f"r:{n}" for n in range(6)]
+
+
+async def test_senders_that_were_idle_for_long_are_closed_and_not_used(server: ServiceBusServer) -> None:
+    async with client_of(server) as client:
+        replies = ServiceBusReplies(client, "replies", timeout_s=5, sender_idle_max_s=0)
+        async with anyio.create_task_group() as tasks:
+            for number in range(4):
+                tasks.start_soon(replies.send, [reply(number)])
+        await replies.send([reply(4)])
+        await wait_until(lambda: server.connection_count == 1, "the old senders' connections closed")
+        await replies.close()
+    assert sorted(view.message_id or "" for view in server.engine.messages("replies")) == [f"r:{n}" for n in range(5)]
 
 
 async def test_a_reply_queue_that_nobody_reads_says_so_and_takes_replies_again_once_it_is_read() -> None:

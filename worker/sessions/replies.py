@@ -26,6 +26,10 @@ _ATTEMPTS_MAX: Final = 4
 _OPEN_TIMEOUT_S: Final = 5.0
 _CLOSE_TIMEOUT_S: Final = 5.0
 
+SENDER_IDLE_MAX_S: Final = 240.0
+"""Service Bus detaches a link that nobody used for ten minutes, and many a network forgets a connection sooner: who
+sends on it then learns so by an error only."""
+
 _ENVELOPE_BYTES_MAX: Final = 1_000
 """A batch has the message id and the session id of its first reply: up to 128 UTF-16 units each, so up to 384 bytes.
 azure-servicebus 7.15 leaves them out when it adds up the size of a batch."""
@@ -36,16 +40,24 @@ class ServiceBusReplies:
 
     Each sender serves one task at a time: azure-servicebus 7.15 goes through a sender's unsent messages without a
     lock, so that of two sends at once one may go out several times and the other never. Up to `senders_max` are
-    kept for each address, the one used last first, and opened when they are needed.
+    kept for each address, the one used last first, and opened when they are needed; one that was idle for
+    `sender_idle_max_s` is closed instead of used.
     """
 
     def __init__(
-        self, client: ServiceBusClient, address: str, *, timeout_s: float, senders_max: int = SENDERS_MAX_DEFAULT
+        self,
+        client: ServiceBusClient,
+        address: str,
+        *,
+        timeout_s: float,
+        senders_max: int = SENDERS_MAX_DEFAULT,
+        sender_idle_max_s: float = SENDER_IDLE_MAX_S,
     ) -> None:
         self._client = client
         self._address = address
         self._timeout_s = timeout_s
         self._senders_max = senders_max
+        self._sender_idle_max_s = sender_idle_max_s
         self._pools: dict[str, _Pool] = {}
 
     async def open(self) -> None:
@@ -65,7 +77,7 @@ class ServiceBusReplies:
         raise BrokerUnavailableError(f"send replies: no answer within {self._timeout_s:g} s")
 
     async def close(self) -> None:
-        """Close all senders, at once: each may take a second. Bounded; never raises."""
+        """Close all senders, at once. Bounded; never raises."""
         await _close_all(sender for pool in self._pools.values() for sender in pool.drained())
 
     async def _send_all(self, address: str, replies: list[OutgoingReply]) -> None:
@@ -91,17 +103,22 @@ class ServiceBusReplies:
         entity = address.lower()
         if (pool := self._pools.get(entity)) is None:
             # Queues and topics take messages in the same way.
-            pool = self._pools[entity] = _Pool(lambda: self._client.get_queue_sender(address), self._senders_max)
+            pool = _Pool(
+                lambda: self._client.get_queue_sender(address), self._senders_max, idle_max_s=self._sender_idle_max_s
+            )
+            self._pools[entity] = pool
         return pool
 
 
 class _Pool:
     """The senders of one address, each lent to one task at a time."""
 
-    def __init__(self, make: Callable[[], ServiceBusSender], size: int) -> None:
+    def __init__(self, make: Callable[[], ServiceBusSender], size: int, *, idle_max_s: float) -> None:
         self._make = make
         self._free = anyio.CapacityLimiter(size)
-        self._idle: list[ServiceBusSender] = []
+        self._idle_max_s = idle_max_s
+        # Each with the time since when it is idle; the one used last at the end.
+        self._idle: list[tuple[ServiceBusSender, float]] = []
 
     @asynccontextmanager
     async def sender(self) -> AsyncIterator[ServiceBusSender]:
@@ -111,17 +128,19 @@ class _Pool:
         who tries again must not come upon them one after the other.
         """
         async with self._free:
-            sender = self._idle.pop() if self._idle else await self._opened()
+            if self._idle and self._idle[-1][1] < anyio.current_time() - self._idle_max_s:
+                await _close_all(self.drained())
+            sender = self._idle.pop()[0] if self._idle else await self._opened()
             try:
                 yield sender
             except BaseException:
                 await _close_all([sender, *self.drained()])
                 raise
-            self._idle.append(sender)
+            self._idle.append((sender, anyio.current_time()))
 
     def drained(self) -> list[ServiceBusSender]:
         """Give up those that nobody has; the caller closes them."""
-        senders, self._idle = self._idle, []
+        senders, self._idle = [sender for sender, _ in self._idle], []
         return senders
 
     async def _opened(self) -> ServiceBusSender:
