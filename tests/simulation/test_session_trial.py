@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 import anyio.lowlevel
+import msgspec
 import pytest
 
 from schemas.codec import JSON, encode_command
@@ -45,8 +46,10 @@ OPTIONS = SessionOptions(
 
 class Store(MemoryBrookStore):
     is_away = False
+    asked = 0
 
     async def load(self, key: BrookKey) -> LoadedBrook:
+        self.asked += 1
         if self.is_away:
             raise StoreUnavailableError("the store does not answer")
         return await super().load(key)
@@ -55,12 +58,13 @@ class Store(MemoryBrookStore):
 class World:
     """A worker whose store can be away, and to which sessions may stop coming."""
 
-    def __init__(self, trial: Trial | None = None) -> None:
-        self.broker = MemoryBroker(accept_wait_s=0.01)
+    def __init__(self, trial: Trial | None = None, options: SessionOptions = OPTIONS) -> None:
+        self.broker = MemoryBroker(accept_wait_s=0.01 if options is OPTIONS else 5)
         self.replies = MemoryReplies()
         self.store = Store()
         self.sessions_come = True
         self.trials = 0
+        self.waiting = 0
         self.stopping = Stopping()
         self.server = SessionServer(
             self,
@@ -68,13 +72,17 @@ class World:
             GroupProcessor(
                 Intake(Guards(), frozenset()), AppendHandler(self.store, Limits(), replans_max=10), self.replies
             ),
-            OPTIONS,
+            options,
             trial or self.trial,
         )
 
     async def accept(self) -> CommandSession | None:
         if self.sessions_come:
-            return await self.broker.accept()
+            self.waiting += 1
+            try:
+                return await self.broker.accept()
+            finally:
+                self.waiting -= 1
         await anyio.sleep(0.01)
         return None
 
@@ -128,6 +136,18 @@ async def test_an_outage_that_meets_a_single_session_shows_and_ends_with_it() ->
         world.store.is_away = False
         await wait_until(lambda: world.broker.pending() == 0, "its command is done")
         await wait_until(lambda: world.server.trouble is None, "it is ready again")
+
+
+async def test_slots_that_already_waited_for_a_session_when_an_outage_began_give_it_back() -> None:
+    """Each of them tried it in turn: sixteen tries within a second, though the breaker was open."""
+    world = World(options=msgspec.structs.replace(OPTIONS, session_pause_initial_s=100, session_pause_max_s=100))
+    world.store.is_away = True
+    async with world.running():
+        await wait_until(lambda: world.waiting == OPTIONS.max_concurrent_sessions, "all slots wait for a session")
+        world.send("alone")
+        await wait_until(lambda: world.server.trouble is not None, "the outage shows")
+        await wait_until(lambda: world.waiting == 0 and not world.broker.held(), "nobody has the session")
+        assert world.store.asked == 2, "the session that failed first, and the trial"
 
 
 async def test_stopping_waits_for_no_trial() -> None:

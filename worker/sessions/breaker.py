@@ -70,11 +70,11 @@ class Breaker:
         """
         return self._doubtful
 
-    def answered(self) -> None:
+    def answered(self, *, with_session: bool = False) -> None:
         """Close where the broker's own silence opened: it has answered, if only that no session waits."""
         if self._of_broker:
             self.succeeded()
-        elif self._probing:
+        elif self._probing and not with_session:
             self._doubtful = True
 
     def failed(self, reason: str, session_id: str | None = None) -> None:
@@ -123,8 +123,8 @@ class Breaker:
         self._notify()
 
     @asynccontextmanager
-    async def admission(self, stopping: Stopping) -> AsyncIterator[None]:
-        """Wait until the caller may work, at once while closed; the probe's turn ends with the context."""
+    async def admission(self, stopping: Stopping) -> AsyncIterator[bool]:
+        """Wait until the caller may work, at once while closed. True for the probe: its turn ends with the context."""
         probe = False
         while not stopping.is_set and self._probe_at_s is not None:
             left_s = self._probe_at_s - anyio.current_time()
@@ -135,7 +135,7 @@ class Breaker:
             with stopping.unless_stopping(), anyio.move_on_after(None if self._probing else left_s):
                 await changed.wait()
         try:
-            yield
+            yield probe
         finally:
             if probe:
                 self._probing = False

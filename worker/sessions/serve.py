@@ -97,15 +97,15 @@ class SessionServer:
 
     async def _accept_loop(self, closers: TaskGroup, stopping: Stopping) -> None:
         while not stopping.is_set:
-            async with self._breaker.admission(stopping):
-                well = await self._accept_and_serve(closers, stopping)
+            async with self._breaker.admission(stopping) as is_probe:
+                well = await self._accept_and_serve(closers, stopping, is_probe=is_probe)
                 if self._trial is not None and self._breaker.is_doubtful:
                     with stopping.unless_stopping():
                         await self._breaker.try_services(self._trial)
             if not well:
                 await stopping.sleep(self._options.session_pause_initial_s * (0.5 + random.random() / 2))
 
-    async def _accept_and_serve(self, closers: TaskGroup, stopping: Stopping) -> bool:
+    async def _accept_and_serve(self, closers: TaskGroup, stopping: Stopping, *, is_probe: bool) -> bool:
         """One session, or a while without one; False when this slot had better pause."""
         session = None
         accepted_at_s = 0.0
@@ -114,6 +114,9 @@ class SessionServer:
             if session is not None:
                 accepted_at_s = anyio.current_time()
                 self._accepted_any = True
+                self._breaker.answered(with_session=True)
+                if self._breaker.is_open and not is_probe:
+                    return True  # it was asked for before the outage showed
                 self._idle.accepted(session.session_id, accepted_at_s - asked_at_s)
                 await self._serve(session, stopping, asked_at_s)
             elif not stopping.is_set:
