@@ -14,6 +14,7 @@ from worker.commands import brook_cli, brooks_cli, check, dead_letter_cli, send_
 from worker.commands.bugs import hide_secrets_in_tracebacks
 from worker.commands.console import SafeConsole
 from worker.commands.failures import CommandError, reported
+from worker.commands.interruption import run_interruptible
 from worker.commands.shared import ConfigOption, example, open_standard_streams, run_async, settings_of
 
 app = typer.Typer(
@@ -153,7 +154,7 @@ def provision(
     from worker.commands.provision import provision_and_tell  # noqa: PLC0415 - the other commands need no such client
 
     with reported():
-        run_async(partial(provision_and_tell, check_only=check, console=SafeConsole()), settings_of(config))
+        run_interruptible(partial(provision_and_tell, check_only=check, console=SafeConsole()), settings_of(config))
 
 
 @app.command(epilog=example("brook-worker demo"))

@@ -12,7 +12,8 @@ from rich.text import Text
 from worker.checks import Row, Status, check_all
 from worker.commands.console import SafeConsole, print_json
 from worker.commands.failures import reported
-from worker.commands.shared import ConfigOption, JsonOption, run_async, settings_of
+from worker.commands.interruption import run_interruptible
+from worker.commands.shared import ConfigOption, JsonOption, settings_of
 from worker.settings import Settings
 
 _STYLES: Final = {Status.OK: "green", Status.ADVICE: "yellow", Status.FAILED: "red", Status.NOT_CHECKED: "dim"}
@@ -31,7 +32,7 @@ def check(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     Changes nothing but an empty blob named brook-worker-check, which stays in the container of the leases.
     """
     with reported():
-        if not run_async(partial(check_and_tell, as_json=as_json, console=SafeConsole()), settings_of(config)):
+        if not run_interruptible(partial(check_and_tell, as_json=as_json, console=SafeConsole()), settings_of(config)):
             raise typer.Exit(1)
 
 

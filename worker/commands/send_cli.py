@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 
 from schemas import codec
-from worker.commands.failures import CommandError, reported
+from worker.commands.failures import CommandError, PartlyDoneError, reported
+from worker.commands.interruption import run_interruptible
 from worker.commands.send import send_all
-from worker.commands.shared import ConfigOption, run_async, settings_of
+from worker.commands.shared import ConfigOption, settings_of
 from worker.terminal import visible
 
 
@@ -39,11 +40,11 @@ def send(
             on_problem=_problem,
         )
         with _opened(source) as descriptor:
-            summary = run_async(act, settings, descriptor)
+            summary = run_interruptible(act, settings, descriptor)
     typer.echo(f"sent {summary.sent:,} commands", err=True)
     if summary.bad_lines:
         typer.echo(f"error: {summary.bad_lines:,} not sent, see above", err=True)
-        raise typer.Exit(1)
+        raise typer.Exit(PartlyDoneError.exit_code if summary.sent else 1)
 
 
 @contextmanager

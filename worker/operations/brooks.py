@@ -78,7 +78,8 @@ async def count_brooks(container: ContainerProxy, retry: RetryOptions) -> BrookC
                 charge_ru += float(headers.get(_CHARGE, 0))
 
             with translated():
-                counts = [part async for part in container.query_items(_COUNT, response_hook=note)]
+                pager = container.query_items(_COUNT, response_hook=note, timeout=retry.time_max_s)
+                counts = [part async for part in pager]
             return BrookCount(count=sum(counts), request_charge=round(charge_ru, 2))  # type: ignore[arg-type]
     raise AssertionError("retrying returns or raises")
 
@@ -125,6 +126,7 @@ class BrookListing:
                 feed_range=_EVERYTHING,
                 max_item_count=count_max,
                 response_hook=note,
+                timeout=self._retry.time_max_s,
             ).by_page(continuation)
             page = await anext(pager, None)
             rows = [] if page is None else [_row(document) async for document in page]
