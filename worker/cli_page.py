@@ -27,8 +27,8 @@ EXIT_CODES: Final = {
     1: "An error, told on stderr in lines that begin with `error:` and say what to do. Also where a check found"
     " something to do, or an operator has to look: `check`, `provision --check`, `inspect`, `recover`, `demo`.",
     2: "The command line is wrong: an unknown option, a value out of bounds, options that do not fit each other.",
-    3: "Some of it was done. What was not is printed with its reason: `dead-letter resubmit`, `dead-letter purge`,"
-    " `stats`.",
+    3: "Some of it was done. What was not is printed with its reason: `send`, `dead-letter resubmit`,"
+    " `dead-letter purge`, `stats`.",
     130: "SIGINT ended it before it was done. What was under way was finished or given back; running it again is safe.",
     143: "The same by SIGTERM.",
 }
