@@ -217,11 +217,11 @@ async def test_while_blob_storage_fails_commands_wait_and_none_is_rejected(
     )
     async with mail.place.rule(down) as fired:
         await mail.client.send(one)
-        await wait_until(lambda: _acted(fired, 9), "the worker has tried in more than two sessions")
+        await wait_until(lambda: _acted(fired, 9), "the worker has asked again and again, in sessions and by itself")
         assert mail.replies.bodies(one.command_id) == []
     assert await mail.reply(one) == appended(one, 0, 100)
     ended = [line for line in worker.lines("session.ended") if "claims in" in line["reason"]]
-    assert len(ended) >= 2, "given back unsettled"
+    assert ended, "given back unsettled"
     assert one.command_id not in await mail.place.dead_letters()
 
 
