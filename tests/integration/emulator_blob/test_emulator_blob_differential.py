@@ -200,13 +200,13 @@ ACTIONS: dict[str, Callable[[Side, BlobClient, dict[str, Any]], Awaitable[object
 
 
 @pytest.fixture
-async def services(azurite_connection: str) -> AsyncIterator[list[BlobServiceClient]]:
+async def services(azurite_connection_string: str) -> AsyncIterator[list[BlobServiceClient]]:
     server = BlobServer(clock=SystemClock(), journal=MemoryJournal(), faults=Faults())
     await server.start()
     async with AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(BlobServiceClient.from_connection_string(each, retry_total=0))
-            for each in (server.connection_string, azurite_connection)
+            for each in (server.connection_string, azurite_connection_string)
         ]
     await server.stop()
 
