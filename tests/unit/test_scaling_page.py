@@ -20,7 +20,7 @@ from worker.telemetry.scaling import Scaling, ScalingSignal
 PAGE = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
 SETTINGS = worker_settings()
 
-ALONE_MS, BUCKETED_MS, SEVERAL_MS, GROUPED_MS = 14.0, 1.9, 3.5, 0.38
+ALONE_MS, BUCKETED_MS, SEVERAL_MS, GROUPED_MS = 7.2, 1.2, 2.1, 0.26
 ALONE_RU, GROUPED_RU = 16.4, 5.6
 VISIT_S = 1.3
 CORE_USED, SLOTS_USED = 0.7, 0.75
