@@ -140,7 +140,7 @@ class SessionServer:
                 self._closing += 1
                 self._idle.given_back(session.session_id)
                 closers.start_soon(self._close, session)
-                # That takes up to a second, in which the next session can be accepted; but not without end.
+                # Where its connection is gone that takes seconds, in which others can be accepted; but not without end.
                 while self._closing > _CLOSING_MAX:
                     await self._closed.wait()
         return True

@@ -231,7 +231,7 @@ SLOTS_WANTED: Final = Gauge(
 SESSIONS_ACTIVE: Final = Gauge(
     "brook.worker.sessions.active",
     unit="{session}",
-    description="Sessions accepted and not closed yet. Closing one takes up to a second, in which its slot is free.",
+    description="Sessions accepted and not closed yet. While one is being closed, its slot is free.",
 )
 SESSION_DURATION: Final = Histogram(
     "brook.worker.session.duration",
