@@ -5,13 +5,12 @@ import sys
 from pathlib import Path
 from typing import Final
 
-import anyio
 from rich.console import Console
 
 from bench.figures import figures
-from bench.logs import log_warnings
 from bench.report import print_report, write
 from bench.runner import run_plan
+from bench.running import log_warnings, run_to_end
 from bench.scenarios import full, quick
 
 _RESULTS: Final = Path(__file__).parent / "results"
@@ -31,7 +30,7 @@ def main() -> int:
         names = given.only.split(",")
         plan = plan.only(names)
     console = Console()
-    results = anyio.run(lambda: run_plan(plan, lambda text: console.print(text, markup=False), tree=given.tree))
+    results = run_to_end(lambda: run_plan(plan, lambda text: console.print(text, markup=False), tree=given.tree))
     found = figures(plan, results)
     print_report(console, plan, results, found)
     console.print(f"Written: {write(given.results, plan, results, found)}")

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.lab import COMMANDS, REPLIES, open_lab
-from bench.logs import log_warnings
+from bench.running import log_warnings
 from worker.clients import blob_service_client, brooks_container, cosmos_client, servicebus_client
 from worker.commands.shared import run_async
 from worker.garbage import collect_seldom

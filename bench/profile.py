@@ -14,15 +14,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-import anyio
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from bench.idle import measure_idle
 from bench.lab import Latency
-from bench.logs import log_warnings
 from bench.measure import Load, measure
+from bench.running import log_warnings, run_to_end
 from bench.scenarios import MANY_SESSIONS
 from bench.workloads import hot, many
 
@@ -169,7 +168,7 @@ def main() -> int:
         ("idle session", profile_idle, given.samples),
     )
     for name, run, size in runs:
-        shares = anyio.run(run, given.worker, size, given.results, given.tree)
+        shares = run_to_end(run, given.worker, size, given.results, given.tree)
         console.print(table(f"{given.worker}, {name}", shares))
     return 0
 

@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.lab import COMMANDS, Lab, Latency, open_lab
-from bench.logs import log_warnings
 from bench.measure import read_replies
 from bench.processes import Usage, WorkerFailedError, WorkerProcess, total, usage, worker_process
+from bench.running import log_warnings, run_to_end
 from bench.verify import WrongOutcomeError, check, read_brooks
 from bench.workloads import many
 from brook_client.client import BrookClient
@@ -301,7 +301,7 @@ def main() -> int:
     if not console.is_terminal:
         console = Console(width=_WIDTH)
     try:
-        runs = anyio.run(measure_all, given.workers, console)
+        runs = run_to_end(measure_all, given.workers, console)
     except (WorkerFailedError, WrongOutcomeError) as error:
         console.print(str(error), style="red", markup=False)
         return 1

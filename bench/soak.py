@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.lab import Lab, Latency, open_lab
-from bench.logs import log_warnings
 from bench.measure import Load, worker_at
 from bench.processes import Usage, WorkerProcess
+from bench.running import log_warnings, run_to_end
 from brook_client.client import BrookClient
 from brook_client.connect import with_connection_string
 from brook_client.messages import ReceivedReply
@@ -228,7 +228,7 @@ def main() -> int:
         with anyio.fail_after(given.time_max_s):
             return await soak(given.commands, given.warm_up)
 
-    result = anyio.run(run)
+    result = run_to_end(run)
     console = Console()
     console.print(summary(result))
     for finding in result.findings:

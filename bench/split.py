@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.lab import NO_LATENCY, Lab, Latency, open_lab
-from bench.logs import log_warnings
 from bench.measure import Load, worker_at
+from bench.running import log_warnings, run_to_end
 from bench.workloads import hot
 from brook_client.client import BrookClient
 from brook_client.connect import with_connection_string
@@ -183,7 +183,7 @@ def main() -> int:
     given = parser.parse_args()
     log_warnings()
     for latency in (Latency(), NO_LATENCY):
-        found = anyio.run(split, given.samples, latency, given.tree)
+        found = run_to_end(split, given.samples, latency, given.tree)
         Console().print(table(latency, found))
     return 0
 
